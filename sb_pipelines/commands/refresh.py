@@ -1,0 +1,28 @@
+"""`sb refresh`: materialize and publish now, in this process."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from sb_pipelines.commands import options
+from sb_serving.settings import Settings
+
+
+@click.command()
+@options.home
+@options.db
+@options.as_json
+def command(home: Path | None, skills_db: Path | None, as_json: bool) -> None:
+    """Bring the warehouse up to the newest row and publish a snapshot."""
+    from sb_pipelines.refresh import refresh
+
+    result = refresh(Settings.load(home=home, skills_db=skills_db))
+    if as_json:
+        options.print_json(asdict(result))
+    else:
+        click.echo(
+            f"published snapshot {result.snapshot_number}, up to invocation {result.watermark_id:,}"
+        )

@@ -1,0 +1,88 @@
+"""When a refresh happens: a sensor on new rows, and an hourly schedule.
+
+Both the sensor and the schedule ask for today's partition of the job `refresh`; which days are
+really rebuilt is the asset's own knowledge (`time_series`), so neither can forget a late row. Jobs
+with another rhythm (`audit`, `housekeeping`) bring their own schedules.
+"""
+
+from collections.abc import Iterator
+
+import dagster as dg
+
+from sb_pipelines.defs.audit import AUDITS
+from sb_pipelines.defs.time_series import daily
+from sb_pipelines.resources import SkillsDb
+from sb_serving.errors import SbError
+from sb_serving.settings import Settings
+
+SLOW_GROUP = "models"
+"""Assets of this group take long: `refresh` leaves them out, they have their own schedule."""
+
+refresh = dg.define_asset_job(
+    "refresh",
+    selection=dg.AssetSelection.all()
+    - dg.AssetSelection.groups(SLOW_GROUP)
+    - dg.AssetSelection.checks(*AUDITS),
+    description="Everything from new rows to the published snapshot.",
+)
+
+
+def new_events(settings: Settings, partitions: dg.DailyPartitionsDefinition) -> dg.SensorDefinition:
+    """The sensor: one run when there are new rows, at most every `refresh_seconds`."""
+
+    @dg.sensor(
+        job=refresh,
+        minimum_interval_seconds=settings.refresh_seconds,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Asks for a refresh when the event store has rows past the cursor.",
+    )
+    def new_events(
+        context: dg.SensorEvaluationContext, skills: SkillsDb
+    ) -> Iterator[dg.RunRequest | dg.SkipReason]:
+        # The cursor is a hint, the truth is the warehouse's watermark: a reset cursor costs one
+        # run that finds nothing, and rows of a failed run are picked up by the next.
+        if not skills.exists():
+            yield dg.SkipReason(f"there is no database at {skills.path} yet")
+            return
+        try:
+            top = skills.top()
+        except SbError as error:
+            yield dg.SkipReason(str(error))
+            return
+        if str(top) == (context.cursor or "0"):
+            yield dg.SkipReason(f"no rows past id {top}")
+            return
+        # Dagster never launches the same run_key twice, so it names the rows, and the cursor moves.
+        context.update_cursor(str(top))
+        yield dg.RunRequest(
+            run_key=f"events-{top}", partition_key=partitions.get_last_partition_key()
+        )
+
+    return new_events
+
+
+def hourly(partitions: dg.DailyPartitionsDefinition) -> dg.ScheduleDefinition:
+    """The schedule: silence is news too, and what a failed run left is done again."""
+
+    @dg.schedule(
+        job=refresh,
+        cron_schedule="0 * * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Refreshes every hour, also when nothing is new.",
+    )
+    def hourly(skills: SkillsDb) -> dg.RunRequest | dg.SkipReason:
+        if not skills.exists():
+            return dg.SkipReason(f"there is no database at {skills.path} yet")
+        return dg.RunRequest(partition_key=partitions.get_last_partition_key())
+
+    return hourly
+
+
+def defs(settings: Settings) -> dg.Definitions:
+    """The job, its sensor and its schedule."""
+    partitions = daily(settings)
+    return dg.Definitions(
+        jobs=[refresh],
+        sensors=[new_events(settings, partitions)],
+        schedules=[hourly(partitions)],
+    )

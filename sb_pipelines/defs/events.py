@@ -1,0 +1,185 @@
+"""`events`: a copy of the event store's log in the warehouse, grown by what is new.
+
+Here: reading on from the watermark, and noticing that the event store is another one than last
+time. What the rows mean is in `sql/warehouse/events.sql`; the count check is in `checks`.
+"""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+import duckdb
+
+from sb_pipelines.resources import (
+    OWNERS,
+    POOL,
+    RETRIES,
+    SkillsDb,
+    Warehouse,
+    empty,
+    one_row,
+    set_watermark,
+    user_failures,
+    watermark,
+)
+from sb_serving import sql
+from sb_serving.settings import Settings
+
+BATCH_ROWS = 1_000_000
+"""Ids read at once; the progress of a first load is told after each."""
+
+SAMPLE_ROWS = 64
+"""Ids compared at the start, the middle and the end of what is known."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What one load did.
+
+    Attributes:
+        watermark_id: Every row of the event store up to this id is in.
+        watermark_at: The latest start among them, naive UTC; None while there is none.
+        new_rows: Rows added, invalid ones included.
+        rebuilt: Why the warehouse was rebuilt from scratch; empty where it was not.
+    """
+
+    watermark_id: int
+    watermark_at: datetime | None
+    new_rows: int
+    rebuilt: str
+
+
+def load(connection: duckdb.DuckDBPyConnection, skills: SkillsDb) -> Loaded:
+    """Append what the event store holds past the watermark, in the caller's transaction.
+
+    Raises:
+        SbError: There is no event store.
+    """
+    top = skills.top()
+    after, at = watermark(connection, "events")
+    rebuilt = _replaced(connection, skills, after, top) if after else ""
+    if rebuilt:
+        _log.warning("%s is another event store than before (%s)", skills.path, rebuilt)
+        _log.warning("rebuilding the warehouse from scratch")
+        empty(connection)
+        after, at = 0, None
+    rows_before = _count(connection)
+    for start in range(after, top, BATCH_ROWS):
+        until = min(start + BATCH_ROWS, top)
+        at = max(filter(None, (at, _append(connection, skills, start, until))), default=None)
+        if top - after > BATCH_ROWS:
+            _log.info("read events up to id %s of %s", until, top)
+    set_watermark(connection, "events", top, at)
+    new_rows = _count(connection) - rows_before
+    return Loaded(watermark_id=top, watermark_at=at, new_rows=new_rows, rebuilt=rebuilt)
+
+
+def _append(
+    connection: duckdb.DuckDBPyConnection, skills: SkillsDb, after: int, until: int
+) -> datetime | None:
+    """Add the rows with `after < id <= until`.
+
+    Returns:
+        The latest start among them; None where there is none.
+    """
+    _insert(connection, "insert into events ", skills, after, until)
+    latest, unreadable = one_row(
+        connection,
+        "select max(invoked_at), count(*) - count(invoked_at) from events where id > ?",
+        [after],
+    )
+    if unreadable:
+        # Their text is not in events; reading the stream again is dear, but they are rare.
+        with skills.arrow(after, until) as arriving:  # noqa: F841 (DuckDB finds it by its name)
+            connection.execute(
+                "insert into invalid_events " + sql.load("warehouse/invalid_events.sql")
+            )
+        connection.execute("delete from events where invoked_at is null")
+    return latest if isinstance(latest, datetime) else None
+
+
+def _insert(
+    connection: duckdb.DuckDBPyConnection, into: str, skills: SkillsDb, after: int, until: int
+) -> None:
+    """Put the typed rows with `after < id <= until` where `into` says."""
+    with skills.arrow(after, until) as arriving:  # noqa: F841 (DuckDB finds it by its name)
+        connection.execute(
+            into + sql.load("warehouse/events.sql"), {"after": after, "until": until}
+        )
+
+
+def _replaced(connection: duckdb.DuckDBPyConnection, skills: SkillsDb, known: int, top: int) -> str:
+    """Why the event store cannot be the one that was read up to id `known`; empty if it can."""
+    if top < known:
+        return f"it ends at id {top}, the warehouse at {known}"
+    here, there = _count(connection), skills.count_until(known)
+    if here != there:
+        return f"it holds {there} rows up to id {known}, the warehouse {here}"
+    for until in sorted({min(SAMPLE_ROWS, known), max(known // 2, 1), known}):
+        after = max(until - SAMPLE_ROWS, 0)
+        _insert(connection, "create or replace temp table sample as ", skills, after, until)
+        (differing,) = one_row(
+            connection, sql.load("warehouse/replaced_rows.sql"), {"after": after, "until": until}
+        )
+        if differing:
+            return f"{differing} of its rows {after + 1} to {until} differ from those read earlier"
+    return ""
+
+
+def _count(connection: duckdb.DuckDBPyConnection) -> int:
+    """Rows that were read so far."""
+    (rows,) = one_row(
+        connection,
+        "select (select count(*) from events) + (select count(*) from invalid_events)",
+    )
+    return int(rows)
+
+
+@dg.asset(
+    deps=["skills_db"],
+    group_name="ingest",
+    owners=OWNERS,
+    kinds={"duckdb"},
+    pool=POOL,
+    retry_policy=RETRIES,
+    freshness_policy=dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(hours=3), warn_window=timedelta(hours=2)
+    ),
+)
+def events(skills: SkillsDb, warehouse: Warehouse) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """One row per invocation, appended by id from the event store.
+
+    A row whose start cannot be read goes to `invalid_events`. An event store that was replaced is
+    read from the beginning, and everything derived with it.
+    """
+    with user_failures(), warehouse.writing(create=True) as connection:
+        loaded = load(connection, skills)
+        (rows,) = one_row(connection, "select count(*) from events")
+        (invalid,) = one_row(connection, "select count(*) from invalid_events")
+    metadata: dict[str, Any] = {
+        "dagster/row_count": rows,
+        "new_rows": loaded.new_rows,
+        "invalid_rows": invalid,
+        "watermark_id": loaded.watermark_id,
+        "watermark_at": str(loaded.watermark_at),
+    }
+    if loaded.rebuilt:
+        metadata["rebuilt"] = loaded.rebuilt
+    return dg.MaterializeResult(metadata=metadata)
+
+
+def defs(settings: Settings) -> dg.Definitions:
+    """The event store as an external asset, and its copy."""
+    skills_db = dg.AssetSpec(
+        "skills_db",
+        description="The event store, written by recorders and importers.",
+        group_name="sources",
+        owners=OWNERS,
+        kinds={"sqlite"},
+        metadata={"path": dg.MetadataValue.path(str(settings.skills_db))},
+    )
+    return dg.Definitions(assets=[skills_db, events])

@@ -1,0 +1,105 @@
+"""Keeps Dagster's own files small: old runs go, what they materialized stays known.
+
+A refresh leaves about 200 kB behind, and Dagster never removes a run: a busy week is 200 MB. But
+the state of a partition is read from the events of the run that made it, which go with the run; so
+what would be forgotten is reported again.
+"""
+
+import shutil
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from sb_serving import times
+from sb_serving.settings import Settings
+
+KEEP_DAYS = 7
+"""Runs that ended earlier are removed."""
+
+BATCH = 100
+
+_FINISHED = [
+    dg.DagsterRunStatus.SUCCESS,
+    dg.DagsterRunStatus.FAILURE,
+    dg.DagsterRunStatus.CANCELED,
+]
+
+
+def remove_old_runs(instance: dg.DagsterInstance, before: datetime) -> int:
+    """Remove finished runs and their files; materializations stay known.
+
+    Args:
+        instance: Dagster's storage.
+        before: Runs that were created earlier go.
+
+    Returns:
+        How many were removed.
+    """
+    removed = 0
+    known = {key: _materialized(instance, key) for key in instance.all_asset_keys()}
+    for run_id in _old_runs(instance, before):
+        instance.delete_run(run_id)
+        _remove_files(instance, run_id)
+        removed += 1
+    for key, partitions in known.items():
+        for partition in sorted(partitions - _materialized(instance, key), key=str):
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(
+                    asset_key=key,
+                    partition=partition,
+                    metadata={"note": f"the run that made it ended before {before:%Y-%m-%d}"},
+                )
+            )
+    return removed
+
+
+def _old_runs(instance: dg.DagsterInstance, before: datetime) -> Iterator[str]:
+    filters = dg.RunsFilter(statuses=_FINISHED, created_before=before)
+    while True:
+        # Always from the start: what was given out is gone when the next batch is asked for.
+        runs = instance.get_runs(filters, limit=BATCH)
+        if not runs:
+            return
+        yield from (run.run_id for run in runs)
+
+
+def _materialized(instance: dg.DagsterInstance, key: dg.AssetKey) -> set[str | None]:
+    """The materialized partitions of an asset; {None} for one without partitions."""
+    if instance.get_latest_materialization_event(key) is None:
+        return set()
+    return set(instance.get_materialized_partitions(key)) or {None}
+
+
+def _remove_files(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Remove a run's event file and logs: Dagster empties the one and leaves the other."""
+    root = Path(instance.root_directory)
+    for path in (root / "history" / "runs").glob(f"{run_id}.db*"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(root / "storage" / run_id, ignore_errors=True)
+
+
+@dg.op(out=dg.Out(dg.Nothing))
+def remove_runs(context: dg.OpExecutionContext) -> None:
+    """Remove runs of more than `KEEP_DAYS` days ago."""
+    before = times.now() - timedelta(days=KEEP_DAYS)
+    removed = remove_old_runs(context.instance, before)
+    context.log.info("removed %s runs from before %s", removed, before.date())
+
+
+@dg.job(description=f"Removes runs of more than {KEEP_DAYS} days ago.")
+def housekeeping() -> None:
+    """The job of one op."""
+    remove_runs()
+
+
+def defs(settings: Settings) -> dg.Definitions:
+    """The job and its schedule."""
+    daily = dg.ScheduleDefinition(
+        name="daily_housekeeping",
+        job=housekeeping,
+        cron_schedule="40 3 * * *",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+    )
+    return dg.Definitions(jobs=[housekeeping], schedules=[daily])

@@ -1,0 +1,1 @@
+"""Everything that needs scikit-learn: clusters, and later features and models. No Dagster here."""

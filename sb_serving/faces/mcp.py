@@ -1,0 +1,240 @@
+"""MCP: the answers as tools for an assistant, over stdio or mounted under HTTP.
+
+A tool is one method of `Tools` and its name in `TOOLS`: the signature is its schema, the docstring
+its description, the return type its output schema, the body one call into `answers`. Whatever
+holds for every tool (no unknown arguments, no silent conversions, errors that name a next step,
+bounded results) is in `_CheckedTool`. Numbers are made in `answers.py`, types in `models.py`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolResult, TextContent, ToolAnnotations
+from pydantic import BaseModel, Field, ValidationError
+
+from sb_serving import __version__, answers
+from sb_serving.errors import SbError
+from sb_serving.live import Live
+from sb_serving.models import RealTimeMetrics
+from sb_serving.snapshot import SnapshotHolder
+
+if TYPE_CHECKING:
+    from sb_serving.settings import Settings
+
+MAX_RESULT_BYTES = 32 * 1024
+"""Of a result's JSON: clients cut off or refuse results of more than some 25,000 tokens."""
+MAX_BODY_BYTES = 64 * 1024
+MAX_AGE_SECONDS = 1.0
+"""How old a frame may be before a process of its own (`sb mcp`) makes a new one."""
+
+INSTRUCTIONS = (
+    "Numbers about the skills and tools that coding assistants ran here. Rates are fractions"
+    " between 0 and 1 and come with their n; times are UTC. Every answer says how far its data"
+    " reaches (last event, snapshot) and why it may be stale. Lists cut short say so in truncated"
+    " and omitted: ask again with a narrower question."
+)
+READ_ONLY = ToolAnnotations(
+    read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
+)
+
+
+class Tools:
+    """The tools: one method each.
+
+    Args:
+        live: Gives the live side, with a frame that is fresh enough.
+    """
+
+    TOOLS = ("get_real_time_metrics",)
+
+    def __init__(self, live: Callable[[], Live]) -> None:
+        self._live = live
+
+    def get_real_time_metrics(
+        self,
+        limit: Annotated[
+            int, Field(ge=1, le=answers.MAX_LIMIT, description="Most skills to list.")
+        ] = 10,
+        time_window_hours: Annotated[
+            float, Field(gt=0, le=answers.MAX_HOURS, description="Hours back from now.")
+        ] = 1.0,
+        kind: Annotated[
+            answers.Kind | None,
+            Field(description="Only this kind; null leaves out built-in tools, 'all' nothing."),
+        ] = None,
+    ) -> RealTimeMetrics:
+        """The skills used most in the last hours: counts by outcome, completion rate, durations.
+
+        Answers "what is running", "what fails at the moment", "is anything slow".
+        """
+        return answers.real_time_metrics(self._live(), limit, time_window_hours, kind)
+
+
+def build_server(
+    live: Callable[[], Live],
+    observe: Callable[[str, float], None] = lambda tool, seconds: None,
+) -> MCPServer[Any]:
+    """Build the MCP server; it opens nothing.
+
+    Args:
+        live: Gives the live side, with a frame that is fresh enough; called in a worker thread.
+        observe: Told the tool and the seconds of each call, on the event loop.
+    """
+    tools = Tools(live)
+    return MCPServer(
+        "session-buddy-analytics",
+        title="Session-Buddy Analytics",
+        version=__version__,
+        instructions=INSTRUCTIONS,
+        tools=[_CheckedTool.wrap(getattr(tools, name), observe) for name in Tools.TOOLS],
+        log_level="WARNING",
+    )
+
+
+def run_stdio(settings: Settings) -> None:
+    """Serve MCP over stdin and stdout until stdin ends.
+
+    Nothing but protocol is written to stdout. Any number of such processes may run beside each
+    other and beside `sb serve`: all of them only read.
+    """
+    # Before the SDK does it: its handler writes several lines and pulls in rich tracebacks.
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    build_server(OnDemand(settings)).run("stdio")
+
+
+class OnDemand:
+    """The live side of a process in which nothing ticks: a call makes a frame when it needs one.
+
+    The database is opened by the first call, so that an assistant that starts this server before
+    anything was recorded gets the reason as an answer, and the numbers once there are some.
+
+    Args:
+        settings: Where the files are.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._live = Live(settings, SnapshotHolder(settings.snapshots))
+        self._lock = threading.Lock()
+        self._made_at = -math.inf
+
+    def __call__(self) -> Live:
+        """The live side, its frame at most `MAX_AGE_SECONDS` old.
+
+        Raises:
+            SbError: The database cannot be read and never could.
+        """
+        with self._lock:
+            if time.monotonic() - self._made_at > MAX_AGE_SECONDS:
+                self._live.tick()
+                self._made_at = time.monotonic()
+            return self._live
+
+
+class _CheckedTool(Tool):
+    """A tool that refuses what the SDK lets pass.
+
+    Out of the box the SDK drops unknown arguments, turns "3" into 3, answers with pydantic's own
+    text and sends results of any size twice, the text form indented.
+    """
+
+    observe: Callable[[str, float], None] = Field(exclude=True)
+
+    @classmethod
+    def wrap(
+        cls, function: Callable[..., BaseModel], observe: Callable[[str, float], None]
+    ) -> _CheckedTool:
+        """Make a tool from a method of `Tools`."""
+        plain = Tool.from_function(
+            function, description=inspect.getdoc(function), annotations=READ_ONLY
+        )
+        arguments = plain.fn_metadata.arg_model
+        arguments.model_config |= {"extra": "forbid", "strict": True}
+        arguments.model_rebuild(force=True)
+        plain.parameters["additionalProperties"] = False
+        fields = {name: getattr(plain, name) for name in Tool.model_fields}
+        return cls(**fields, observe=observe)
+
+    async def run(
+        self, arguments: dict[str, Any], context: Any, convert_result: bool = False
+    ) -> Any:
+        """Check the arguments, run the tool, bound the result.
+
+        Raises:
+            ToolError: Arguments or values that are refused; the text says what to send instead.
+        """
+        try:
+            self.fn_metadata.arg_model.model_validate(arguments)
+        except ValidationError as error:
+            raise ToolError(_advice(self, error)) from error
+        start = time.perf_counter()
+        try:
+            result = await super().run(arguments, context)
+        except UnexpectedToolError as error:
+            if isinstance(error.__cause__, SbError):
+                raise ToolError(str(error.__cause__)) from error
+            raise
+        finally:
+            self.observe(self.name, time.perf_counter() - start)
+        if not convert_result:
+            return result
+        data, text = bounded(result)
+        return CallToolResult(
+            content=[TextContent(type="text", text=text)], structured_content=data
+        )
+
+
+def bounded(answer: BaseModel) -> tuple[dict[str, Any], str]:
+    """The answer as JSON of at most `MAX_RESULT_BYTES`, its longest list cut as needed.
+
+    What was cut is said in the answer's own `truncated`, `omitted` and `message`; every answer
+    with a list has these fields.
+
+    Returns:
+        The answer as plain data and as text.
+    """
+    text = answer.model_dump_json()
+    data = json.loads(text)
+    size = len(text.encode())
+    if size <= MAX_RESULT_BYTES:
+        return data, text
+    name = max((n for n in data if isinstance(data[n], list)), key=lambda n: len(data[n]))
+    rows, omitted, message = data[name], data["omitted"], data["message"]
+    kept = len(rows)
+    while size > MAX_RESULT_BYTES and kept:
+        kept = min(kept - 1, kept * MAX_RESULT_BYTES // size)
+        cut = len(rows) - kept
+        data |= {
+            name: rows[:kept],
+            "truncated": True,
+            "omitted": omitted + cut,
+            "message": f"{message} The last {cut} of {len(rows)} rows were left out to keep this"
+            " answer short; ask more narrowly to see them.",
+        }
+        text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        size = len(text.encode())
+    return data, text
+
+
+def _advice(tool: Tool, error: ValidationError) -> str:
+    """One line per wrong argument, then what the tool takes."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        name = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{name}: {tool.name} has no such argument")
+        else:
+            lines.append(f"{name} = {ascii(fault['input'])[:80]}: {fault['msg']}")
+    known = ", ".join(tool.parameters["properties"])
+    return "; ".join(lines) + f". Call it again with valid values; its arguments are: {known}."

@@ -1,0 +1,618 @@
+"""Is a skill getting better or worse? One fitted line per skill, window and metric.
+
+Belongs here: the model of daily aggregates, its slope with interval and p-value, and the verdict
+across skills. Does not: counting events into days (`sql/analyze/daily.sql`), finding the day when
+something broke (`anomaly`), storing results (the assets).
+
+The model. On the scale of its link (log-odds of completion, log seconds, log calls a day) a skill's
+day t is
+
+    level + slope * t + weekday[t] + noise[t],      noise ~ AR(1) with sd sigma, correlation rho
+
+and the day's count scatters around it as a binomial, a Poisson or a mean of n logs does. Days thus
+count by their n; neighbouring days may be alike; a weekend is not a fall. Nobody can read sigma and
+rho off seven or thirty days, so they are not estimated but averaged over: every pair of a grid gets
+the weight that this skill's days and the other skills of the scan give it, and slope, interval and
+p-value come from that mixture. With little noise the result is the ordinary binomial test; with
+much, or with runs of good and bad days, it widens by itself. `docs/statistics/trends.md` compares
+this with least squares on daily rates and with a quasi-binomial fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import expit, ndtr
+
+from sb_serving.stats.fdr import benjamini_hochberg
+
+__all__ = ["METRICS", "WINDOWS", "Daily", "Metric", "Trend", "scan", "share_of_day", "with_fdr"]
+
+Metric = Literal["completion_rate", "avg_duration_seconds", "invocation_count"]
+METRICS: tuple[Metric, ...] = ("completion_rate", "avg_duration_seconds", "invocation_count")
+WINDOWS = (7, 14, 30, 90)
+"""Window lengths in days that are offered; `scan` takes others too."""
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+MIN_DAYS = 4
+"""Days with data below which no line is fitted: three points always look like one."""
+MAX_DAYS = 3_660
+"""Longest window. Nobody means more, and a slip of the keyboard must not fill the memory."""
+MIN_N = 10
+"""Events below which no line is fitted."""
+WEEKDAYS_FROM = 21
+"""Days with data from which weekdays are told apart: three of each."""
+HISTORY = 28
+"""Days before a window shorter than that which are read for its weekdays and its noise."""
+
+_SIGMA = 0.05 * 2.0 ** np.arange(7)
+_RHO = np.array([0.0, 1 / 3, 3 / 5, 7 / 9, 15 / 17])
+"""Each step doubles the noise of a long mean, which grows by (1 + rho) / (1 - rho)."""
+_SIGMAS = np.concatenate([[0.0], np.repeat(_SIGMA, len(_RHO))])
+_RHOS = np.concatenate([[0.0], np.tile(_RHO, len(_SIGMA))])
+_NO_NOISE = 0.25
+"""Prior weight of sigma = 0; the rest is half-Cauchy in sigma with this scale, flat in rho."""
+_NOISE_SCALE = 0.3
+_PRIOR_SKILLS = 10.0
+"""The prior weighs as much as this many skills of the scan."""
+_WEEKDAY_SD = 1.0
+"""Spread of weekday effects on the link's scale; keeps a weekday without failures finite."""
+_CHUNK = 4_500
+"""Skills times days fitted at a time, so that the arrays stay in the processor's cache."""
+_TINY = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Daily:
+    """Daily aggregates: one row per skill, one column per UTC day, no gaps between days.
+
+    Attributes:
+        skills: Names, in the order of the rows, shape (S,).
+        first_day: Number of the first column's day; any count of days whose multiples of 7 are
+            one weekday, such as days since 1970-01-01. It is the first day of the whole record:
+            a skill without calls since then was not called.
+        invocations: All calls, shape (S, T).
+        completed: Completed calls, shape (S, T).
+        decided: Completed plus failed calls, the denominator of the completion rate.
+        timed: Calls with a duration.
+        seconds: Sum of their durations.
+        log_seconds: Sum of the natural logs of their durations.
+        log_squares: Sum of the squares of those logs.
+    """
+
+    skills: tuple[str, ...]
+    first_day: int
+    invocations: Floats
+    completed: Floats
+    decided: Floats
+    timed: Floats
+    seconds: Floats
+    log_seconds: Floats
+    log_squares: Floats
+
+    @classmethod
+    def from_rows(
+        cls,
+        skill_name: Sequence[str],
+        day: ArrayLike,
+        *,
+        invocations: ArrayLike,
+        completed: ArrayLike,
+        decided: ArrayLike,
+        timed: ArrayLike,
+        seconds: ArrayLike,
+        log_seconds: ArrayLike,
+        log_squares: ArrayLike,
+    ) -> Daily:
+        """Spread rows of (skill, day) over the table; the order of rows does not matter.
+
+        Args:
+            skill_name: One name per row.
+            day: One day number per row; each (skill, day) at most once.
+            invocations: All calls.
+            completed: Completed calls.
+            decided: Completed plus failed calls.
+            timed: Calls with a duration.
+            seconds: Sum of their durations.
+            log_seconds: Sum of the logs of their durations.
+            log_squares: Sum of the squares of those logs.
+
+        Raises:
+            ValueError: Two rows for one skill and day, or a negative or missing count.
+        """
+        names, row = np.unique(np.asarray(skill_name, dtype=str), return_inverse=True)
+        days = np.asarray(day, dtype=np.int64)
+        first = int(days.min()) if len(days) else 0
+        shape = (len(names), int(days.max()) - first + 1 if len(days) else 0)
+        cell = row * shape[1] + (days - first)
+        if len(np.unique(cell)) != len(cell):
+            raise ValueError("more than one row for a skill and day")
+
+        def spread(name: str, values: ArrayLike) -> Floats:
+            column = np.asarray(values, dtype=np.float64)
+            if not np.isfinite(column).all() or (not name.startswith("log") and (column < 0).any()):
+                raise ValueError(f"{name} holds a negative or missing value")
+            table = np.zeros(shape)
+            table.reshape(-1)[cell] = column
+            return table
+
+        return cls(
+            skills=tuple(names.tolist()),
+            first_day=first,
+            invocations=spread("invocations", invocations),
+            completed=spread("completed", completed),
+            decided=spread("decided", decided),
+            timed=spread("timed", timed),
+            seconds=spread("seconds", seconds),
+            log_seconds=spread("log_seconds", log_seconds),
+            log_squares=spread("log_squares", log_squares),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The line through one skill's window. Numbers are None where there is not enough data.
+
+    Attributes:
+        skill_name: The skill.
+        metric: One of `METRICS`.
+        days: Length of the window.
+        trend: `improving`, `declining`, `stable` or `insufficient_data`; a verdict at the level
+            given to `with_fdr`. Up is good for completion and volume, bad for duration.
+        slope_per_day: (end_value - start_value) per day between them, in the metric's unit.
+        slope_low: Lower bound of its 95 % interval.
+        slope_high: Upper bound; the interval holds 0 exactly where p_value >= .05.
+        start_value: Fitted value on the first day with data: a rate, mean seconds, or calls a day.
+        end_value: Fitted value on the last one.
+        change_percent: 100 * (end_value - start_value) / start_value.
+        p_value: Two-sided, of no slope.
+        q_value: `p_value` adjusted over the skills of the scan.
+        n: Decided calls, timed calls or calls in the window.
+        reason: Why there is not enough data; else None.
+    """
+
+    skill_name: str
+    metric: Metric
+    days: int
+    trend: str
+    n: int
+    slope_per_day: float | None = None
+    slope_low: float | None = None
+    slope_high: float | None = None
+    start_value: float | None = None
+    end_value: float | None = None
+    change_percent: float | None = None
+    p_value: float | None = None
+    q_value: float | None = None
+    reason: str | None = None
+
+
+def scan(
+    daily: Daily,
+    *,
+    end: int,
+    days: int,
+    metric: Metric = "completion_rate",
+    end_share: float = 1.0,
+    level: float = 0.05,
+) -> list[Trend]:
+    """Fit every skill's trend over one window.
+
+    A skill's result leans on the other skills of the scan in two places: how noisy days are, where
+    its own days say little, and `q_value`.
+
+    Args:
+        daily: Aggregates, reaching back `HISTORY` days before the window where they can.
+        end: Last day of the window, in the numbering of `daily`.
+        days: Length of the window, 4 to 3,660.
+        metric: What to fit.
+        end_share: Share of a usual day's calls that day `end` has had time for, in (0, 1]; only
+            volume needs it. See `share_of_day`.
+        level: Largest q_value that is called a trend.
+
+    Returns:
+        One trend per skill, in the order of `daily.skills`.
+
+    Raises:
+        ValueError: An unknown metric, a window out of range, or a share outside (0, 1].
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric = {metric!r} is none of {', '.join(METRICS)}")
+    if not MIN_DAYS <= days <= MAX_DAYS:
+        raise ValueError(f"days = {days!r} is not between {MIN_DAYS} and {MAX_DAYS}")
+    if not 0 < end_share <= 1:
+        raise ValueError(f"end_share = {end_share!r} is not in (0, 1]")
+    cut = _cut(daily, end, days, metric, end_share)
+    events = (cut.total if metric == "invocation_count" else cut.n)[:, cut.inside].sum(axis=1)
+    reasons = _too_little(cut, events, days)
+    trends = [
+        Trend(name, metric, days, "insufficient_data", int(n), reason=reason)
+        for name, n, reason in zip(daily.skills, events.tolist(), reasons, strict=True)
+    ]
+    ready = np.array([reason is None for reason in reasons], dtype=np.bool_)
+    if ready.any():
+        for s, line in zip(np.flatnonzero(ready), _fit(cut.rows(ready), metric), strict=True):
+            trends[s] = replace(trends[s], reason=None, **line)
+    return with_fdr(trends, level)
+
+
+def with_fdr(trends: Sequence[Trend], level: float = 0.05) -> list[Trend]:
+    """Adjust the p-values of one scan (one metric, one window) and set the verdicts.
+
+    Args:
+        trends: One per skill.
+        level: Largest q_value that is called a trend: the share of false ones among those called.
+
+    Returns:
+        The same trends with `q_value` and `trend` set; those without a p-value are left alone.
+    """
+    tested = [i for i, t in enumerate(trends) if t.p_value is not None]
+    q_values = benjamini_hochberg([trends[i].p_value or 0.0 for i in tested])
+    out = list(trends)
+    for i, q in zip(tested, q_values.tolist(), strict=True):
+        slope = trends[i].slope_per_day or 0.0
+        good = slope < 0 if trends[i].metric == "avg_duration_seconds" else slope > 0
+        verdict = "stable" if q > level or slope == 0 else "improving" if good else "declining"
+        out[i] = replace(trends[i], q_value=q, trend=verdict)
+    return out
+
+
+def share_of_day(before: float, whole: float, elapsed: float) -> float:
+    """Share of a usual day's calls that a day which is not over has had time for.
+
+    Args:
+        before: Calls of earlier, whole days up to the same time of day.
+        whole: All calls of those days.
+        elapsed: Share of the last day that has passed, 0 to 1.
+
+    Returns:
+        A share in (0, 1] for `scan(end_share=...)`; few earlier calls leave it near `elapsed`.
+    """
+    # One made-up call for each hour of an even day, so that an hour never seen is not impossible.
+    return min(max((before + 24.0 * elapsed) / (whole + 24.0), _TINY), 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Days:
+    """One metric over one window and the history before it; tables have shape (S, T).
+
+    Attributes:
+        total: Completed calls, sum of logs, or calls.
+        n: What `total` is out of: decided calls, timed calls, or share of a day; 0 = no data.
+        inside: Days of the window, the others are history, shape (T,).
+        weekday: 0 to 6, shape (T,).
+        scatter: Sum of squares of the logs about their day's mean, shape (S,); durations only.
+        smear: Mean seconds over exp(mean log), shape (S,); durations only, else 1.
+    """
+
+    total: Floats
+    n: Floats
+    inside: Bools
+    weekday: NDArray[np.int64]
+    scatter: Floats
+    smear: Floats
+
+    def rows(self, keep: Bools) -> _Days:
+        return replace(
+            self,
+            total=self.total[keep],
+            n=self.n[keep],
+            scatter=self.scatter[keep],
+            smear=self.smear[keep],
+        )
+
+
+def _cut(daily: Daily, end: int, days: int, metric: Metric, end_share: float) -> _Days:
+    numbers = np.arange(end - days - (HISTORY if days < HISTORY else 0) + 1, end + 1)
+    columns = numbers - daily.first_day
+    held = (columns >= 0) & (columns < daily.invocations.shape[1])
+
+    def take(table: Floats) -> Floats:
+        out = np.zeros((len(table), len(numbers)))
+        out[:, held] = table[:, columns[held]]
+        return out
+
+    total, n = take(daily.completed), take(daily.decided)
+    if metric == "avg_duration_seconds":
+        total, n = take(daily.log_seconds), take(daily.timed)
+    elif metric == "invocation_count":
+        total = take(daily.invocations)
+        n = np.tile((columns >= 0).astype(np.float64), (len(total), 1))
+        n[:, -1] *= end_share
+    inside = numbers > end - days
+    # A history too short to tell weekdays apart is of no use to the window.
+    used = inside | ((n > 0).sum(axis=1) >= WEEKDAYS_FROM)[:, None]
+    total, n = np.where(used, total, 0.0), np.where(used, n, 0.0)
+    scatter, smear = np.zeros(len(n)), np.ones(len(n))
+    if metric == "avg_duration_seconds":
+        squares = np.where(used, take(daily.log_squares), 0.0)
+        scatter = (squares - total**2 / np.maximum(n, 1.0)).sum(axis=1)
+        calls = np.maximum(n[:, inside].sum(axis=1), 1.0)
+        log_mean = total[:, inside].sum(axis=1) / calls
+        smear = take(daily.seconds)[:, inside].sum(axis=1) / calls / np.exp(log_mean)
+    return _Days(total, n, inside, numbers % 7, scatter, smear)
+
+
+def _too_little(days: _Days, events: Floats, window: int) -> list[str | None]:
+    """Why each skill cannot be fitted, or None."""
+    has = (days.n > 0) & days.inside
+    count = has.sum(axis=1)
+    width = has.shape[1]
+    span = np.where(count > 0, width - has[:, ::-1].argmax(axis=1) - has.argmax(axis=1), 0)
+
+    def reason(s: int) -> str | None:
+        if count[s] < MIN_DAYS:
+            return f"{count[s]} of {window} days have data; at least {MIN_DAYS} are needed"
+        if events[s] < MIN_N:
+            return f"n = {events[s]:.0f}; at least {MIN_N} are needed"
+        if 2 * span[s] < window:
+            return f"the data spans {span[s]} of {window} days; at least half is needed"
+        return None
+
+    return [reason(s) for s in range(len(count))]
+
+
+@dataclass(frozen=True, slots=True)
+class _Lines:
+    """Working data of the fit: one linear model per skill.
+
+    Attributes:
+        y: Response on the link's scale, 0 where there is no data, shape (S, T).
+        variance: Its variance from counting alone, infinite where there is no data, shape (S, T).
+        x: Level and slope of the window, 7 weekdays, level and slope of the history if there is
+            one; columns that a skill does not use are 0; shape (S, T, P).
+        penalty: Precision of a zero-mean normal on each coefficient, shape (P,).
+    """
+
+    y: Floats
+    variance: Floats
+    x: Floats
+    penalty: Floats
+
+    def rows(self, part: slice) -> _Lines:
+        return _Lines(self.y[part], self.variance[part], self.x[part], self.penalty)
+
+
+def _design(days: _Days) -> tuple[Floats, Floats]:
+    weekly = (days.n > 0).sum(axis=1) >= WEEKDAYS_FROM
+    width = int(days.inside.sum())
+    weekdays = (days.weekday[:, None] == np.arange(7)).astype(np.float64)
+    extra = np.concatenate([weekdays, _line(~days.inside, width)], axis=1)
+    extra = extra[:, extra.any(axis=0)]
+    window = np.tile(_line(days.inside, width), (len(weekly), 1, 1))
+    x = np.concatenate([window, weekly[:, None, None] * extra], axis=2)
+    penalty = np.full(x.shape[2], _TINY)
+    penalty[2:9] = _WEEKDAY_SD**-2
+    return x, penalty
+
+
+def _line(part: Bools, width: int) -> Floats:
+    """Level and slope over `part` of the days, shape (T, 2)."""
+    return np.stack([part, part * _clock(len(part), width)], axis=1)
+
+
+def _clock(length: int, width: int) -> Floats:
+    """Time of every day: -1/2 to 1/2 over the last `width`, so that a slope is its change."""
+    return (np.arange(length) - (length - 1) + (width - 1) / 2.0) / (width - 1)
+
+
+def _count_lines(days: _Days, *, rate: bool) -> _Lines:
+    """Fit the binomial (`rate`) or Poisson model without noise and linearise it there.
+
+    The likelihood carries Firth's penalty (Jeffreys' prior), so that a skill that never failed, or
+    stopped failing on one day, still has a finite slope. Source: D. Firth, Biometrika 80 (1993),
+    27-38; the working response is that of iteratively reweighted least squares.
+    """
+    x, penalty = _design(days)
+    turned = x.transpose(0, 2, 1)
+    share = (days.total.sum(axis=1) + 0.5) / (days.n.sum(axis=1) + (1.0 if rate else 0.0))
+    beta = np.zeros((len(x), x.shape[2]))
+    beta[:, 0] = np.log(share / (1.0 - share)) if rate else np.log(share)
+    for _ in range(100):
+        eta = np.clip(np.einsum("stp,sp->st", x, beta), -30.0, 30.0)
+        mean = expit(eta) if rate else np.exp(eta)
+        weight = np.maximum(days.n * mean * (1.0 - mean if rate else 1.0), 0.0)
+        inverse = np.linalg.inv(turned @ (x * weight[:, :, None]) + np.diag(penalty))
+        leverage = weight * ((x @ inverse) * x).sum(axis=2)
+        total = days.total + leverage * (0.5 - mean if rate else 0.5)
+        residual = np.where(days.n > 0, total - days.n * mean, 0.0)
+        score = np.einsum("stp,st->sp", x, residual) - penalty * beta
+        step = np.einsum("spq,sq->sp", inverse, score)
+        largest = np.abs(step).max(axis=1, initial=0.0)
+        # A step of more than 2 on the log scale overshoots where a rate is near 0 or 1.
+        beta += step * np.minimum(1.0, 2.0 / np.maximum(largest, _TINY))[:, None]
+        if largest.max(initial=0.0) < 1e-8:
+            break
+    seen = weight > 0
+    variance = np.divide(1.0, weight, out=np.full_like(weight, np.inf), where=seen)
+    y = np.where(seen, eta + residual * np.where(seen, variance, 0.0), 0.0)
+    return _Lines(y, variance, x, penalty)
+
+
+def _log_lines(days: _Days) -> _Lines:
+    """Daily means of logs; the variance of one log comes from days and line together."""
+    x, penalty = _design(days)
+    mean = days.total / np.maximum(days.n, 1.0)
+    inverse = np.linalg.inv(x.transpose(0, 2, 1) @ (x * days.n[:, :, None]) + np.diag(penalty))
+    beta = np.einsum("spq,stq,st->sp", inverse, x, days.n * mean)
+    between = (days.n * (mean - np.einsum("stp,sp->st", x, beta)) ** 2).sum(axis=1)
+    rank = np.einsum("spq,stp,stq,st->s", inverse, x, x, days.n)
+    spread = (days.scatter + between) / np.maximum(days.n.sum(axis=1) - rank, 1.0)
+    seen = days.n > 0
+    variance = np.full_like(days.n, np.inf)
+    np.divide(np.maximum(spread, _TINY)[:, None], days.n, out=variance, where=seen)
+    return _Lines(np.where(seen, mean, 0.0), variance, x, penalty)
+
+
+@dataclass(frozen=True, slots=True)
+class _Fits:
+    """Every skill fitted at every point of the noise grid.
+
+    Attributes:
+        log_likelihood: Restricted log-likelihood of the grid's points, shape (S, G).
+        beta: Coefficients, shape (S, G, P).
+        variance: Variance of the slope, shape (S, G).
+    """
+
+    log_likelihood: Floats
+    beta: Floats
+    variance: Floats
+
+
+def _fit_grid(lines: _Lines) -> _Fits:
+    """Generalised least squares with AR(1) noise on top of counting noise, by a Kalman filter.
+
+    Response and columns pass through one filter whose innovations are independent, so that plain
+    least squares on the innovations is the generalised fit. Source: P. de Jong, Annals of
+    Statistics 19 (1991), 1073-1083.
+    """
+    skills, length, width = lines.x.shape
+    columns = np.concatenate([lines.x, lines.y[:, :, None]], axis=2)
+    seen = np.isfinite(lines.variance)
+    innovations = np.empty((skills, len(_SIGMAS), length, width + 1))
+    log_det = np.zeros((skills, len(_SIGMAS)))
+    state = np.zeros((skills, len(_SIGMAS), width + 1))
+    uncertain = np.tile(_SIGMAS**2, (skills, 1))
+    for t in range(length):
+        variance = uncertain + lines.variance[:, t, None]
+        innovation = columns[:, t, None, :] - state
+        innovations[:, :, t] = innovation / np.sqrt(variance)[:, :, None]
+        log_det += np.log(np.where(seen[:, t, None], variance, 1.0))
+        gain = uncertain / variance
+        state = (state + gain[:, :, None] * innovation) * _RHOS[:, None]
+        uncertain = _RHOS**2 * uncertain * (1.0 - gain) + _SIGMAS**2 * (1.0 - _RHOS**2)
+    squares = innovations.transpose(0, 1, 3, 2) @ innovations
+    normal = squares[:, :, :width, :width] + np.diag(lines.penalty)
+    wanted = np.zeros((skills, len(_SIGMAS), width, 2))
+    wanted[..., 0] = squares[:, :, :width, width]
+    wanted[..., 1, 1] = 1.0
+    solved = np.linalg.solve(normal, wanted)
+    rss = squares[:, :, width, width] - (wanted[..., 0] * solved[..., 0]).sum(axis=2)
+    log_likelihood = -0.5 * (log_det + np.linalg.slogdet(normal)[1] + rss)
+    return _Fits(log_likelihood, solved[..., 0], solved[..., 1, 1])
+
+
+def _prior() -> Floats:
+    """Weight of every point of the grid before any data, shape (G,)."""
+    # Points lie evenly on the log scale, where the half-Cauchy density gains a factor sigma.
+    noise = np.repeat(_SIGMA / (1.0 + (_SIGMA / _NOISE_SCALE) ** 2), len(_RHO))
+    return np.concatenate([[_NO_NOISE], (1.0 - _NO_NOISE) * noise / noise.sum()])
+
+
+def _weigh(log_likelihood: Floats) -> Floats:
+    """Weight of every point of the grid for every skill, shape (S, G).
+
+    The weights that all skills share are the prior updated by the skills (EM on a discrete
+    mixture); one skill alone is left with about the prior, two hundred speak for themselves.
+    """
+    likelihood = np.exp(log_likelihood - log_likelihood.max(axis=1, keepdims=True))
+    shared = prior = _prior()
+    for _ in range(50):
+        joint = likelihood * shared
+        weights: Floats = joint / joint.sum(axis=1, keepdims=True)
+        shared = (weights.sum(axis=0) + _PRIOR_SKILLS * prior) / (len(weights) + _PRIOR_SKILLS)
+    return weights
+
+
+def _tail_bounds(weights: Floats, centre: Floats, sd: Floats) -> tuple[Floats, Floats]:
+    """The 2.5 % and 97.5 % points of each row's mixture of normals, by bisection."""
+
+    def quantile(share: float) -> Floats:
+        low, high = (centre - 10.0 * sd).min(axis=1), (centre + 10.0 * sd).max(axis=1)
+        for _ in range(60):
+            middle = (low + high) / 2.0
+            below = (weights * ndtr((middle[:, None] - centre) / sd)).sum(axis=1) < share
+            low, high = np.where(below, middle, low), np.where(below, high, middle)
+        found: Floats = (low + high) / 2.0
+        return found
+
+    return quantile(0.025), quantile(0.975)
+
+
+class _Fitted(TypedDict):
+    """The fields of `Trend` that come from the fit."""
+
+    slope_per_day: float
+    slope_low: float
+    slope_high: float
+    start_value: float
+    end_value: float
+    change_percent: float
+    p_value: float
+
+
+def _fit(days: _Days, metric: Metric) -> list[_Fitted]:
+    """Fit skills that all have enough data."""
+    if metric == "avg_duration_seconds":
+        lines = _log_lines(days)
+    else:
+        lines = _count_lines(days, rate=metric == "completion_rate")
+    chunk = max(_CHUNK // days.n.shape[1], 1)
+    parts = [
+        _fit_grid(lines.rows(slice(start, start + chunk))) for start in range(0, len(days.n), chunk)
+    ]
+    weights = _weigh(np.concatenate([part.log_likelihood for part in parts]))
+    beta = np.concatenate([part.beta for part in parts])
+    sd = np.sqrt(np.concatenate([part.variance for part in parts]))
+    slopes = beta[:, :, 1]
+    below = (weights * ndtr(-slopes / sd)).sum(axis=1)
+    above = (weights * ndtr(slopes / sd)).sum(axis=1)
+    p_value = np.minimum(2.0 * np.minimum(below, above), 1.0)
+    mean = np.einsum("sg,sgp->sp", weights, beta)
+    low, high = _tail_bounds(weights, slopes, sd)
+    return _read_off(days, lines, metric, mean, low, high, p_value)
+
+
+def _read_off(
+    days: _Days, lines: _Lines, metric: Metric, beta: Floats, low: Floats, high: Floats, p: Floats
+) -> list[_Fitted]:
+    """Bring a line from the link's scale to the metric's: ends, slope and its interval."""
+    inside = days.inside
+    n = days.n[:, inside]
+    has = n > 0
+    first = has.argmax(axis=1)
+    last = has.shape[1] - 1 - has[:, ::-1].argmax(axis=1)
+    time = _clock(len(inside), int(inside.sum()))[inside]
+    # The line turns about its centre of weight, where level and slope vary independently.
+    weight = 1.0 / lines.variance[:, inside]
+    pivot = (weight * time).sum(axis=1) / weight.sum(axis=1)
+    level = beta[:, 0] + beta[:, 1] * pivot
+    week = np.stack([n[:, days.weekday[inside] == d].sum(axis=1) for d in range(7)], axis=1)
+    week /= n.sum(axis=1, keepdims=True)
+
+    def value(slope: Floats, day: NDArray[np.int64]) -> Floats:
+        eta = level + slope * (time[day] - pivot)
+        by_weekday = np.clip(eta[:, None] + beta[:, 2:9], -30.0, 30.0)
+        scaled = expit(by_weekday) if metric == "completion_rate" else np.exp(by_weekday)
+        averaged: Floats = (scaled * week).sum(axis=1) * days.smear
+        return averaged
+
+    start, end = value(beta[:, 1], first), value(beta[:, 1], last)
+    low, high = (value(low, last) - value(low, first)), (value(high, last) - value(high, first))
+    if metric == "completion_rate":
+        rate = days.total[:, inside].sum(axis=1) / n.sum(axis=1)
+        constant = (rate == 0.0) | (rate == 1.0)
+        start, end = np.where(constant, rate, start), np.where(constant, rate, end)
+        low = np.where(constant, np.minimum(low, 0.0), low)
+        high = np.where(constant, np.maximum(high, 0.0), high)
+        p = np.where(constant, 1.0, p)
+    percent = 100.0 * np.divide(end - start, start, out=np.zeros_like(start), where=start > 0)
+    gap = last - first
+    return [
+        _Fitted(
+            slope_per_day=float((end[s] - start[s]) / gap[s]),
+            slope_low=float(low[s] / gap[s]),
+            slope_high=float(high[s] / gap[s]),
+            start_value=float(start[s]),
+            end_value=float(end[s]),
+            change_percent=float(percent[s]),
+            p_value=float(p[s]),
+        )
+        for s in range(len(start))
+    ]

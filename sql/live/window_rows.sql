@@ -1,0 +1,19 @@
+-- The invocations that started after :start, in time order: one row each, served by the index on
+-- invoked_at. Defaults of a row without companion as in store/event_rows.sql.
+
+select i.invoked_at,
+       i.id,
+       i.skill_name,
+       coalesce(c.kind, 'skill') as kind,
+       coalesce(c.outcome, case
+           when i.completed = 1 then 'completed'
+           when coalesce(i.error_type, '') <> '' then 'failed'
+           else 'no_result' end) as outcome,
+       case when i.duration_seconds between 0 and 315360000 then i.duration_seconds end
+           as duration_seconds,
+       i.session_id
+from skill_invocation i
+left join skill_user_interactions c on c.invocation_id = i.id
+where i.invoked_at > :start
+  and strftime('%H', i.invoked_at) is not null
+order by i.invoked_at, i.id

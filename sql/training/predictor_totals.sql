@@ -1,0 +1,51 @@
+-- engine: duckdb (chr, hash)
+-- The snapshot's table predictor_totals: one row per scope and key, all runs up to the watermark.
+-- A live prediction adds the runs since then (live_tail.sql).
+-- key        '' for `all`; for `user_skill` the user and the skill, for `version` the skill, the
+--            agent and its version, with chr(31) between them.
+-- code       hash of scope and key; a look-up compares it first, then scope and key themselves, so
+--            that two keys of one code are told apart. Sorted by it: a look-up reads one row group.
+-- decided    completed or failed.
+
+with rows as (
+    select
+        skill_name,
+        coalesce(user_id, '') as user_id,
+        coalesce(workflow_phase, '') as workflow_phase,
+        coalesce(agent, '') as agent,
+        coalesce(agent_version, '') as agent_version,
+        coalesce(model, '') as model,
+        case when outcome = 'completed' then 1 else 0 end as completed,
+        case when outcome in ('completed', 'failed') then 1 else 0 end as decided
+    from events
+),
+keyed as (
+    select 'all' as scope, '' as key, completed, decided from rows
+    union all
+    select 'skill', skill_name, completed, decided from rows
+    union all
+    select 'user', user_id, completed, decided from rows where user_id <> ''
+    union all
+    select 'user_skill', user_id || chr(31) || skill_name, completed, decided
+    from rows
+    where user_id <> ''
+    union all
+    select 'version', skill_name || chr(31) || agent || chr(31) || agent_version, completed, decided
+    from rows
+    union all
+    select 'phase', workflow_phase, completed, decided from rows
+    union all
+    select 'agent', agent, completed, decided from rows
+    union all
+    select 'model', model, completed, decided from rows
+)
+select
+    hash(scope, key) as code,
+    scope,
+    key,
+    count(*) as n,
+    cast(sum(completed) as BIGINT) as completed,
+    cast(sum(decided) as BIGINT) as decided
+from keyed
+group by scope, key
+order by code

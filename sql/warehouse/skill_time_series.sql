@@ -1,0 +1,36 @@
+-- Grain: one row per skill_name, kind and UTC hour that holds at least one invocation.
+-- hour             start of the hour.
+-- n                invocations; completed .. no_result split it by outcome.
+-- completion_rate  completed / (completed + failed), a fraction; NULL where both are 0.
+-- duration_n       rows whose duration is known; duration_sum, _avg, _p50, _p95 are over these, in
+--                  seconds; sum 0 and the others NULL where there is none. Quantiles interpolate.
+-- unique_users     known users only ('' = unknown is not counted).
+-- Covers the days of chunk $chunk of touched_days, which lie in [$first_day, $last_day]; the bounds
+-- only let the engine skip the rest of events.
+
+select
+    e.skill_name,
+    date_trunc('hour', e.invoked_at) as hour,
+    e.kind,
+    count(*) as n,
+    count(case when e.outcome = 'completed' then 1 end) as completed,
+    count(case when e.outcome = 'failed' then 1 end) as failed,
+    count(case when e.outcome = 'rejected' then 1 end) as rejected,
+    count(case when e.outcome = 'cancelled' then 1 end) as cancelled,
+    count(case when e.outcome = 'interrupted' then 1 end) as interrupted,
+    count(case when e.outcome = 'no_result' then 1 end) as no_result,
+    count(case when e.outcome = 'completed' then 1 end)
+        / nullif(count(case when e.outcome in ('completed', 'failed') then 1 end), 0)
+        as completion_rate,
+    count(e.duration_seconds) as duration_n,
+    coalesce(sum(e.duration_seconds), 0) as duration_sum,
+    avg(e.duration_seconds) as duration_avg,
+    percentile_cont(0.5) within group (order by e.duration_seconds) as duration_p50,
+    percentile_cont(0.95) within group (order by e.duration_seconds) as duration_p95,
+    count(distinct e.session_id) as unique_sessions,
+    count(distinct nullif(e.user_id, '')) as unique_users
+from events e
+join touched_days d on d.day = date_trunc('day', e.invoked_at) and d.chunk = $chunk
+where e.invoked_at >= cast($first_day as TIMESTAMP)
+  and e.invoked_at < cast($last_day as TIMESTAMP) + interval 1 day
+group by e.skill_name, date_trunc('hour', e.invoked_at), e.kind

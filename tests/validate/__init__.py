@@ -1,0 +1,1 @@
+"""Simulations of what the statistics promise; `make validate` runs them."""
