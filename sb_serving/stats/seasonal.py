@@ -213,8 +213,8 @@ def _week(
     spread = family.noise(overall, all_weight, dispersion, size) / family.slope(overall) ** 2
     mean = np.broadcast_to(overall, weight.shape)
     variance = np.broadcast_to(spread, weight.shape)
-    by_hour = [x.sum(axis=1, keepdims=True) for x in (weight, total, weight * mean)]
-    shift, spread = _wave(*by_hour, dispersion, size, family)
+    w, seen, expected = (x.sum(axis=1, keepdims=True) for x in (weight, total, weight * mean))
+    shift, spread = _wave(w, seen, expected, dispersion, size, family)
     mean, variance = family.unlink(family.link(mean) + shift), variance + spread
     for pooled, spread_out in _EFFECTS:
         w, seen, expected = pooled(weight), pooled(total), pooled(weight * mean)
