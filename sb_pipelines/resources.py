@@ -23,7 +23,7 @@ from sb_serving import sql
 from sb_serving.errors import SbError
 from sb_serving.store import reader
 
-WAREHOUSE_VERSION = 1
+WAREHOUSE_VERSION = 2
 """Raised with every change of a table in `sql/warehouse/schema.sql`; a warehouse of another version
 is rebuilt."""
 

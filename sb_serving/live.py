@@ -2,7 +2,7 @@
 
 Queries on `skills.db` for serving belong here, with what must be carried from one tick to the next.
 The arithmetic is in `frame.py`, the file's own rules (opening, waiting, schema) in `store/`, what
-is answered from the numbers in `answers.py`.
+is answered from the numbers in `answers/`.
 
 All numbers of a frame are read in one transaction. Three things are carried over, because reading
 them anew would cost more than the rest together; each is thrown away when it could be wrong:

@@ -1,6 +1,6 @@
 """The types of the answers: what a caller over MCP, HTTP or Python gets, field by field.
 
-Belongs here: names, units and meaning. Numbers are made in `answers.py`. Every model serialises to
+Belongs here: names, units and meaning. Numbers are made in `answers/`. Every model serialises to
 plain JSON: no NaN, no infinity; what is not known is null.
 """
 

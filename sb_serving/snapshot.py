@@ -2,7 +2,7 @@
 
 Everything about the file as a file belongs here: how it is published so that a half-built one is
 never seen, and how it is opened, checked, pinned and swapped while it is read. What goes into it is
-decided in `sb_pipelines.defs.publish`; what is answered from it in `answers.py`.
+decided in `sb_pipelines.defs.publish`; what is answered from it in `answers/`.
 
 A folder holds `000042.duckdb` and its neighbours; the highest number wins. File names are never
 used twice, because DuckDB serves a replaced file from its cache of the old one.

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from sb_serving import answers, sql
-from sb_serving.answers import real_time_metrics
+from sb_serving import sql
+from sb_serving.answers import arguments, realtime
+from sb_serving.answers.realtime import real_time_metrics
 from sb_serving.errors import SbError
 from sb_serving.events import KINDS
 from sb_serving.frame import SkillWindow
@@ -103,7 +104,7 @@ def test_a_window_of_days_has_exact_sums_and_says_what_it_lacks(world: World) ->
 
 
 def test_ten_years_hold_everything_but_the_future(world: World) -> None:
-    answer = real_time_metrics(world.live, time_window_hours=answers.MAX_HOURS, kind="all")
+    answer = real_time_metrics(world.live, time_window_hours=arguments.MAX_HOURS, kind="all")
     assert answer.invocations == len(world.events) - 1
 
 
@@ -122,11 +123,11 @@ def test_the_frame_and_the_log_give_the_same_answer(world: World) -> None:
 def test_rates_come_with_n_and_wilson_interval(world: World) -> None:
     """8 of 10: the interval of the textbook. Nothing decided: no rate, no interval."""
     ten = SkillWindow("a", "skill", 14, 8, 2, 4, 0, 0, 0, 0, 0.0)
-    answer = answers.skill_metrics(ten)
+    answer = realtime.skill_metrics(ten)
     assert (answer.completion_rate, answer.completion_rate_n) == (0.8, 10)
     assert answer.completion_rate_low == pytest.approx(0.4901624715)
     assert answer.completion_rate_high == pytest.approx(0.9433178485)
-    none = answers.skill_metrics(SkillWindow("a", "skill", 4, 0, 0, 4, 0, 0, 0, 0, 0.0))
+    none = realtime.skill_metrics(SkillWindow("a", "skill", 4, 0, 0, 4, 0, 0, 0, 0, 0.0))
     assert (none.completion_rate, none.completion_rate_low, none.completion_rate_high) == (
         None,
         None,
@@ -270,4 +271,4 @@ def test_the_answer_names_its_snapshot(tmp_path: Path) -> None:
 def test_kinds_are_those_of_the_records() -> None:
     from typing import get_args
 
-    assert get_args(answers.Kind) == (*KINDS, "all")
+    assert get_args(arguments.Kind) == (*KINDS, "all")

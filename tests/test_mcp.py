@@ -17,7 +17,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 from mcp.types import CallToolResult, TextContent
 
-from sb_serving import answers
+from sb_serving.answers import realtime
 from sb_serving.errors import SbError
 from sb_serving.faces import mcp
 from sb_serving.faces.mcp import OnDemand, Tools, bounded, build_server
@@ -184,7 +184,7 @@ async def test_a_long_answer_is_cut_and_says_so() -> None:
 
 
 async def test_a_short_answer_is_left_alone() -> None:
-    answer = answers.real_time_metrics(showing(busy_frame(300)), limit=5)
+    answer = realtime.real_time_metrics(showing(busy_frame(300)), limit=5)
     data, text = bounded(answer)
     assert data["omitted"] == 295
     assert data == json.loads(answer.model_dump_json()) == json.loads(text)

@@ -1,7 +1,7 @@
 """The live feed: a WebSocket server that sends every frame to every client.
 
 Sockets, the fan-out and slow clients belong here; what clients may say is in `feed_protocol.py`,
-what a frame says in `frame.py` and `answers.py`, the clock that makes frames in `app.py`.
+what a frame says in `frame.py` and `answers/`, the clock that makes frames in `app.py`.
 
 A message is serialised and framed once per frame and written to each client's transport. The
 library's `broadcast()` frames once per client and has no backpressure, and its keepalive never
@@ -30,7 +30,8 @@ from websockets.frames import Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 
-from sb_serving import answers, times
+from sb_serving import times
+from sb_serving.answers import realtime
 from sb_serving.faces import feed_protocol
 from sb_serving.frame import Anomaly, Frame, SkillWindow
 from sb_serving.security import Guard
@@ -78,7 +79,7 @@ class Update:
                 anomaly for anomaly in frame.anomalies if anomaly.skill_name in subscriptions
             )
         else:
-            windows = answers.of_kind(frame.hour, None)[:TOP_SKILLS]
+            windows = realtime.of_kind(frame.hour, None)[:TOP_SKILLS]
             anomalies = frame.anomalies
         return {
             "type": "metrics_update",
@@ -91,7 +92,7 @@ class Update:
             "stale_reason": frame.stale_reason,
             "n": sum(window.n for window in frame.hour),
             "active_sessions": frame.active_sessions,
-            "window_hours": answers.FRAME_HOURS,
+            "window_hours": realtime.FRAME_HOURS,
             "subscriptions": list(subscriptions),
             "data": {
                 "top_skills": [_skill_row(window) for window in windows],
@@ -125,7 +126,7 @@ class Update:
 
 def _skill_row(window: SkillWindow) -> dict[str, Any]:
     """A skill's last hour: the predecessor's four fields, with n, outcomes and interval."""
-    metrics = answers.skill_metrics(window)
+    metrics = realtime.skill_metrics(window)
     return _finite(
         {
             "skill_name": metrics.skill_name,

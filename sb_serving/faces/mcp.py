@@ -3,7 +3,7 @@
 A tool is one method of `Tools` and its name in `TOOLS`: the signature is its schema, the docstring
 its description, the return type its output schema, the body one call into `answers`. Whatever
 holds for every tool (no unknown arguments, no silent conversions, errors that name a next step,
-bounded results) is in `_CheckedTool`. Numbers are made in `answers.py`, types in `models.py`.
+bounded results) is in `_CheckedTool`. Numbers are made in `answers/`, types in `models.py`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 
-from sb_serving import __version__, answers
+from sb_serving import __version__
+from sb_serving.answers import arguments, realtime
 from sb_serving.errors import SbError
 from sb_serving.live import Live
 from sb_serving.models import RealTimeMetrics
@@ -65,13 +66,13 @@ class Tools:
     def get_real_time_metrics(
         self,
         limit: Annotated[
-            int, Field(ge=1, le=answers.MAX_LIMIT, description="Most skills to list.")
+            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most skills to list.")
         ] = 10,
         time_window_hours: Annotated[
-            float, Field(gt=0, le=answers.MAX_HOURS, description="Hours back from now.")
+            float, Field(gt=0, le=arguments.MAX_HOURS, description="Hours back from now.")
         ] = 1.0,
         kind: Annotated[
-            answers.Kind | None,
+            arguments.Kind | None,
             Field(description="Only this kind; null leaves out built-in tools, 'all' nothing."),
         ] = None,
     ) -> RealTimeMetrics:
@@ -79,7 +80,7 @@ class Tools:
 
         Answers "what is running", "what fails at the moment", "is anything slow".
         """
-        return answers.real_time_metrics(self._live(), limit, time_window_hours, kind)
+        return realtime.real_time_metrics(self._live(), limit, time_window_hours, kind)
 
 
 def build_server(

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 
 from sb_serving import sql, times
-from sb_serving.answers import real_time_metrics
+from sb_serving.answers.realtime import real_time_metrics
 from sb_serving.events import Invocation
 from sb_serving.live import Live, pieces
 from sb_serving.snapshot import SnapshotHolder, publish

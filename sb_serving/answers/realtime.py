@@ -1,19 +1,13 @@
-"""The answers: functions of (live side, snapshot, arguments) to the types in `models.py`.
-
-What a question means, which values it takes and how its numbers are put together belongs here.
-Reading is done by `live.py` and `snapshot.py`, statistics in `stats/`; the faces only carry the
-answers out.
-"""
+"""What is running now: the skills of the last hours, from the live side."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from numbers import Real
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, NamedTuple
 
 from sb_serving import times
-from sb_serving.errors import SbError
+from sb_serving.answers.arguments import Kind, checked_hours, checked_kind, checked_limit
 from sb_serving.frame import Frame, SkillWindow, ranked
 from sb_serving.models import RealTimeMetrics, SkillMetrics, Source
 from sb_serving.stats.intervals import wilson
@@ -21,13 +15,6 @@ from sb_serving.stats.intervals import wilson
 if TYPE_CHECKING:
     from sb_serving.live import Live
 
-Kind = Literal[
-    "skill", "tool", "mcp_tool", "subagent", "command", "ci_stage", "quality_check", "all"
-]
-"""What a ranking may be narrowed to; `all` also shows the built-in tools."""
-
-MAX_LIMIT = 200
-MAX_HOURS = 10 * 365.25 * 24
 EXACT_HOURS = 48.0
 """Longest window whose percentiles and distinct sessions are counted from single rows."""
 FRAME_HOURS = 1.0
@@ -73,10 +60,9 @@ def real_time_metrics(
     Raises:
         SbError: A value is out of range, or the database cannot be read.
     """
-    limit = _checked_limit(limit)
-    hours = _checked_hours(time_window_hours)
-    if kind is not None and kind not in get_args(Kind):
-        raise SbError(f"kind = {kind!r}", fix=f"Expected one of {', '.join(get_args(Kind))}.")
+    limit = checked_limit(limit)
+    hours = checked_hours("time_window_hours", time_window_hours)
+    checked_kind(kind)
     frame = live.latest()
     window = (
         _from_frame(frame, limit, kind)
@@ -223,19 +209,3 @@ def _message(window: _Window, hours: float, kind: Kind | None, stale_reason: str
     if stale_reason is not None:
         text += f" These numbers are of {window.end}: {stale_reason}"
     return text
-
-
-def _checked_limit(limit: Any) -> int:
-    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
-        raise SbError(f"limit = {limit!r}", fix=f"Expected a whole number from 1 to {MAX_LIMIT}.")
-    return limit
-
-
-def _checked_hours(hours: Any) -> float:
-    number = isinstance(hours, Real) and not isinstance(hours, bool)
-    if not number or not 0 < hours <= MAX_HOURS:  # false for NaN too
-        raise SbError(
-            f"time_window_hours = {hours!r}",
-            fix=f"Expected hours above 0 and at most {MAX_HOURS:.0f} (ten years).",
-        )
-    return float(hours)
