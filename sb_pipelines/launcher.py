@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 from sb_pipelines.supervisor import Family
@@ -65,12 +64,8 @@ def dagster_command(settings: Settings) -> tuple[list[str], dict[str, str]]:
         *("-h", "127.0.0.1", "-p", str(settings.dagster_port)),
         *("--log-level", "warning", "--code-server-log-level", "warning"),
     ]
-    values = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    handed = {
-        f"SB_{name.upper()}": str(value) for name, value in values.items() if value is not None
-    }
     # The rest of the environment is passed through, not read: settings come from `settings` alone.
-    environment = {**os.environ, **handed, "DAGSTER_HOME": str(home)}
+    environment = {**os.environ, **settings.as_environment(), "DAGSTER_HOME": str(home)}
     environment["PYTHONWARNINGS"] = ",".join(
         filter(None, [environment.get("PYTHONWARNINGS"), _NOT_FOR_USERS])
     )

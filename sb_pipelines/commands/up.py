@@ -69,12 +69,16 @@ def _as_interrupt(number: int, frame: FrameType | None) -> None:
 
 def run(settings: Settings, *, force_demo: bool, with_dagster: bool) -> None:
     """Do everything that `sb up` promises; returns only by an exception."""
+    from sb_pipelines.launcher import prepare_home
     from sb_pipelines.refresh import refresh
     from sb_pipelines.supervisor import Family
 
     _check_ports(settings, with_dagster)
     news = _fill(settings, force_demo)
     click.echo("materializing and publishing ...")
+    if with_dagster:
+        # Before the first run: without it that run would not show in the UI.
+        prepare_home(settings)
     result = refresh(settings)
     click.echo(f"published snapshot {result.snapshot_number}")
     # The children read settings from the environment only, so that they see what we see.
