@@ -41,7 +41,7 @@ class Settings:
         partitions_start: First day that gets a Dagster partition; older rows are still served.
         refresh_seconds: Least time between two refreshes that new data triggers.
         keep_snapshots: How many published snapshots stay on disk.
-        write_back: Whether result tables are copied back into `skills_db`.
+        write_back: Whether results are written into the derived tables of `skills_db`.
     """
 
     home: Path

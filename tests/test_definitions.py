@@ -27,6 +27,7 @@ BASE = {
     "skill_time_series": ("series", {"duckdb"}, "warehouse", ["events"]),
     "skill_totals": ("series", {"duckdb"}, "warehouse", ["events"]),
     "published_snapshot": ("serving", {"duckdb"}, "warehouse", list(publish.PUBLISHED)),
+    "write_back": ("serving", {"sqlite", "duckdb"}, "warehouse", ["published_snapshot"]),
 }
 """Asset -> group, kinds, pool, dependencies."""
 
@@ -123,6 +124,7 @@ def test_a_refresh_leaves_the_audit_out(built: dg.Definitions) -> None:
     steps = {node.name for node in built.resolve_job_def("refresh").nodes}
     assert {"events", "skill_time_series", "skill_totals", "published_snapshot"} <= steps
     assert not any("equals_recount" in step for step in steps)
+    assert "write_back" in steps
     audit = {node.name for node in built.resolve_job_def("audit").nodes}
     assert audit == {"skill_time_series_equals_recount", "skill_totals_equals_recount"}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,30 @@ def test_a_failed_check_publishes_nothing(
     with pytest.raises(SbError, match=r"the check events_complete of events failed: .*'in_range'"):
         refresh(config)
     assert [path.name for path in config.snapshots.glob("*.duckdb")] == ["000001.duckdb"]
+
+
+def test_a_refresh_writes_results_back(config: Settings) -> None:
+    """The views of `skills.db` and other tools see what was published."""
+    hour_ago = times.to_utc_text(times.now() - timedelta(minutes=30))
+    add(config, on(2, 1), invocation(2, invoked_at=hour_ago, outcome="failed"))
+    refresh(config)
+    with closing(sqlite3.connect(config.skills_db)) as connection:
+        series = connection.execute(
+            "select timestamp, invocation_count, completion_rate from skill_time_series order by 1"
+        ).fetchall()
+        assert [row[0][:10] for row in series] == [key(2), hour_ago[:10]]
+        assert [row[1:] for row in series] == [(1, 1.0), (1, 0.0)]
+        counters = "invocation_count_1h, invocation_count_24h, avg_completion_rate_24h"
+        cached = connection.execute(f"select {counters} from skill_metrics_cache").fetchall()
+        shown = connection.execute(f"select {counters} from v_realtime_skill_dashboard").fetchall()
+        assert cached == shown == [(1, 1, 0.0)]
+
+
+def test_write_back_can_be_turned_off(config: Settings) -> None:
+    add(config, on(0, 1))
+    refresh(replace(config, write_back=False))
+    with closing(sqlite3.connect(config.skills_db)) as connection:
+        assert connection.execute("select * from skill_time_series").fetchall() == []
 
 
 def check_of(config: Settings, name: str) -> dg.AssetCheckResult:

@@ -34,66 +34,15 @@ from sb_serving import times
 from sb_serving.errors import SbError
 from sb_serving.events import DURATION_BUCKETS, Invocation
 from sb_serving.store import Store
-from tests.builders import SESSION_BUDDY_INSERT, invocation, new_store
+from tests.builders import SESSION_BUDDY_INSERT, invocation
+from tests.warehouse_builder import NOWHERE, Place, make_empty_store
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
-NOWHERE = datetime(1990, 1, 1)
 
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated store without rows, to be copied: migrating takes longer than most tests."""
-    folder = tmp_path_factory.mktemp("empty")
-    with new_store(folder) as store:
-        store.connection.execute("pragma wal_checkpoint(truncate)")
-    return folder / "skills.db"
-
-
-class Place:
-    """A store and a warehouse in one folder, and the steps of a refresh."""
-
-    def __init__(self, folder: Path, empty_store: Path) -> None:
-        self.db = folder / "skills.db"
-        shutil.copyfile(empty_store, self.db)
-        self.skills = SkillsDb(path=str(self.db))
-        self.warehouse = Warehouse(database=str(folder / "warehouse.duckdb"), wait_seconds=0.3)
-
-    def add(self, *invocations: Invocation) -> None:
-        with Store.open(self.db) as store:
-            assert store.import_batch(invocations).refused == ()
-
-    def add_raw(self, *rows: tuple[Any, ...]) -> None:
-        """As another tool does: no companion, no checks."""
-        with sqlite3.connect(self.db) as connection:
-            connection.executemany(SESSION_BUDDY_INSERT, rows)
-        connection.close()
-
-    def load(self) -> events.Loaded:
-        with self.warehouse.writing(create=True) as connection:
-            return events.load(connection, self.skills)
-
-    def rebuild(self, start: datetime = NOWHERE, end: datetime = NOWHERE) -> time_series.Rebuilt:
-        with self.warehouse.writing() as connection:
-            return time_series.rebuild_days(connection, start, end)
-
-    def fold(self) -> int:
-        with self.warehouse.writing() as connection:
-            return time_series.fold_totals(connection)
-
-    def refresh(self) -> None:
-        self.load()
-        self.rebuild()
-        self.fold()
-
-    def rows(self, query: str) -> list[tuple[Any, ...]]:
-        with self.warehouse.reading() as connection:
-            return connection.execute(query).fetchall()
-
-    def differing(self) -> list[int]:
-        """Rows of each grown table that differ from a recount."""
-        with self.warehouse.reading() as connection:
-            audit.recount(connection)
-            return [audit.differing(connection, table) for table in audit.GROWN]
+    return make_empty_store(tmp_path_factory.mktemp("empty"))
 
 
 @pytest.fixture

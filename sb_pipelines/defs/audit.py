@@ -26,7 +26,7 @@ def recount(connection: duckdb.DuckDBPyConnection) -> None:
         connection: The warehouse; one for reading will do.
     """
     known, at = watermark(connection, "events")
-    for table in ("watermarks", *GROWN):
+    for table in ("watermarks", "changed_days", *GROWN):
         connection.execute(f"drop table if exists recounted_{table}")
         connection.execute(f"create temp table {table} as from {table} limit 0")
     # set_watermark needs a key to find the row by; a table made from another has none.
@@ -36,7 +36,8 @@ def recount(connection: duckdb.DuckDBPyConnection) -> None:
     time_series.fold_totals(connection)
     for table in GROWN:
         connection.execute(f"alter table temp.{table} rename to recounted_{table}")
-    connection.execute("drop table temp.watermarks")
+    for table in ("watermarks", "changed_days"):
+        connection.execute(f"drop table temp.{table}")
 
 
 def differing(connection: duckdb.DuckDBPyConnection, table: str) -> int:

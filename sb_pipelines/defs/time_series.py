@@ -78,6 +78,10 @@ def rebuild_days(connection: duckdb.DuckDBPyConnection, start: datetime, end: da
         )
         if len(chunks) > 1:
             _log.info("rebuilt the hours from %s to %s", first.date(), last.date())
+    connection.execute(
+        "insert into changed_days"
+        " select day from touched_days where day not in (select day from changed_days)"
+    )
     set_watermark(connection, "series", known, at)
     rows = connection.execute(
         "select t.day, count(s.hour) from touched_days t"

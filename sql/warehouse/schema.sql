@@ -87,3 +87,7 @@ create table if not exists skill_totals (
     le_300 BIGINT,
     last_invoked_at TIMESTAMP
 );
+
+-- Grain: one row per UTC day whose hours in skill_time_series were rebuilt since they were last
+-- written back to skills.db.
+create table if not exists changed_days (day TIMESTAMP);
