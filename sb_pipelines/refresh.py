@@ -1,7 +1,7 @@
-"""The fast path: the job `refresh` in this process, without waiting for Dagster's services.
+"""The fast path: the jobs `refresh` and `models` in this process, without Dagster's services.
 
 Dagster takes about ten seconds of CPU to start a run of its own; this takes what the work takes.
-The run is the same job on the same instance where there is one, so it shows in the UI like any
+A run is the same job on the same instance where there is one, so it shows in the UI like any
 other.
 """
 
@@ -19,7 +19,7 @@ from sb_serving.settings import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
-JOB = "refresh"
+JOB, MODELS = "refresh", "models"
 
 # Dagster writes each event and a traceback of each failure to stderr; the run keeps them anyway.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -50,10 +50,14 @@ class RefreshResult:
     seconds: float
 
 
-def refresh(settings: Settings) -> RefreshResult:
+def refresh(settings: Settings, *, models: bool = False) -> RefreshResult:
     """Bring the warehouse up to the newest row and publish a snapshot.
 
     Where another process writes the warehouse, waits for it, with a message, for a bounded time.
+
+    Args:
+        settings: Where the files are.
+        models: Whether to compute the slow result tables too, and publish them.
 
     Raises:
         SbError: There is no event store, a file is in use or damaged, or a check failed; nothing is
@@ -62,20 +66,15 @@ def refresh(settings: Settings) -> RefreshResult:
     from sb_pipelines.definitions import build
     from sb_pipelines.defs.time_series import daily
 
-    job = build(settings).resolve_job_def(JOB)
+    built = build(settings)
     started = time.monotonic()
     with _instance(settings) as instance:
-        result = job.execute_in_process(
-            instance=instance,
-            partition_key=daily(settings).get_last_partition_key(),
-            run_config=_QUIET,
-            raise_on_error=False,
-            tags={"sb/started_by": "sb refresh"},
-        )
-    if not result.success:
-        raise _failure(result)
+        today = daily(settings).get_last_partition_key()
+        result = last = _run(built.resolve_job_def(JOB), instance, partition_key=today)
+        if models:
+            last = _run(built.resolve_job_def(MODELS), instance)
     loaded = _metadata(result, "events")
-    published = _metadata(result, "published_snapshot")
+    published = _metadata(last, "published_snapshot")
     return RefreshResult(
         snapshot_number=published["snapshot_number"],
         watermark_id=published["watermark_id"],
@@ -86,6 +85,21 @@ def refresh(settings: Settings) -> RefreshResult:
         run_id=result.run_id,
         seconds=time.monotonic() - started,
     )
+
+
+def _run(
+    job: dg.JobDefinition, instance: dg.DagsterInstance, partition_key: str | None = None
+) -> dg.ExecuteInProcessResult:
+    result = job.execute_in_process(
+        instance=instance,
+        partition_key=partition_key,
+        run_config=_QUIET,
+        raise_on_error=False,
+        tags={"sb/started_by": "sb refresh"},
+    )
+    if not result.success:
+        raise _failure(result)
+    return result
 
 
 @contextmanager

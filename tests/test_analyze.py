@@ -51,6 +51,27 @@ def rows() -> list[Row]:
     return out
 
 
+def test_an_unknown_duration_does_not_count_as_a_millisecond(tmp_path: Path) -> None:
+    """It did: greatest(NULL, 0.001) is 0.001."""
+    known = [
+        {
+            "skill_name": "a",
+            "invoked_at": (START + timedelta(days=day)).isoformat(),
+            "duration_seconds": 2.0,
+        }
+        for day in range(14)
+        for _ in range(3)
+    ]
+    unknown = [row | {"duration_seconds": None} for row in known[20:]]
+    arguments = {"days": [14], "metric": "avg_duration_seconds"}
+    one, other = (
+        analyze.analyze("trends", Events.from_file(write(tmp_path / name, rows)), arguments)
+        for name, rows in (("known.ndjson", known), ("mixed.ndjson", known + unknown))
+    )
+    assert one == other
+    assert one["trends"][0]["end_value"] == pytest.approx(2.0)
+
+
 def write(path: Path, rows: list[Row]) -> Path:
     """Rows as a file of the kind that its ending says."""
     lines = path.with_suffix(".ndjson")

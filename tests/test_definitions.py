@@ -26,6 +26,12 @@ BASE = {
     "events": ("ingest", {"duckdb"}, "warehouse", ["skills_db"]),
     "skill_time_series": ("series", {"duckdb"}, "warehouse", ["events"]),
     "skill_totals": ("series", {"duckdb"}, "warehouse", ["events"]),
+    "skill_trends": (
+        "models",
+        {"python", "duckdb"},
+        "warehouse",
+        ["skill_time_series", "skill_totals"],
+    ),
     "published_snapshot": ("serving", {"duckdb"}, "warehouse", list(publish.PUBLISHED)),
     "write_back": ("serving", {"sqlite", "duckdb"}, "warehouse", ["published_snapshot"]),
 }
@@ -35,6 +41,7 @@ CHECKS = {
     ("events", "events_complete", True),
     ("skill_time_series", "rows_are_possible", True),
     ("skill_totals", "series_sums_to_totals", True),
+    ("skill_trends", "trends_are_possible", True),
     ("skill_time_series", "equals_recount", False),
     ("skill_totals", "equals_recount", False),
 }
@@ -114,7 +121,15 @@ def test_automation_runs_without_being_switched_on(built: dg.Definitions) -> Non
     sensor = built.resolve_sensor_def("new_events")
     assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
     assert sensor.minimum_interval_seconds == Settings.load().refresh_seconds
-    for name, cron in {"hourly": "0 * * * *", "weekly_audit": "20 4 * * 0"}.items():
+    assert built.resolve_sensor_def("first_models").default_status == (
+        dg.DefaultSensorStatus.RUNNING
+    )
+    crons = {
+        "hourly": "0 * * * *",
+        "hourly_models": "30 * * * *",
+        "weekly_audit": "20 4 * * 0",
+    }
+    for name, cron in crons.items():
         schedule = built.resolve_schedule_def(name)
         assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING
         assert schedule.cron_schedule == cron
@@ -123,10 +138,20 @@ def test_automation_runs_without_being_switched_on(built: dg.Definitions) -> Non
 def test_a_refresh_leaves_the_audit_out(built: dg.Definitions) -> None:
     steps = {node.name for node in built.resolve_job_def("refresh").nodes}
     assert {"events", "skill_time_series", "skill_totals", "published_snapshot"} <= steps
+<<<<<<< HEAD
     assert not any("equals_recount" in step for step in steps)
     assert "write_back" in steps
+=======
+    assert not any("equals_recount" in step or "trends" in step for step in steps)
+>>>>>>> 9027300 (Trends reach the warehouse and the snapshot: asset, job models, first and hourly runs; ends of a line have intervals)
     audit = {node.name for node in built.resolve_job_def("audit").nodes}
     assert audit == {"skill_time_series_equals_recount", "skill_totals_equals_recount"}
+
+
+def test_the_models_are_computed_and_then_published(built: dg.Definitions) -> None:
+    steps = {node.name for node in built.resolve_job_def("models").nodes}
+    assert {"skill_trends", "skill_trends_trends_are_possible", "published_snapshot"} <= steps
+    assert not {"events", "skill_time_series", "skill_totals"} & steps
 
 
 def test_partitions_that_start_in_the_future_are_refused() -> None:

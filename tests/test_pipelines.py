@@ -139,7 +139,7 @@ def test_a_snapshot_holds_results_and_no_events(config: Settings) -> None:
     add(config, on(0, 1))
     refresh(config)
     tables = {name for (name,) in snapshot_rows(config, "show tables")}
-    assert tables == {"manifest", *publish.PUBLISHED}
+    assert tables == {"manifest", *publish.PUBLISHED, *publish.ALSO}
 
 
 def test_the_manifest_tells_what_is_in_and_what_is_not(config: Settings) -> None:

@@ -70,6 +70,13 @@ def simulate(
     return table(completed=rng.binomial(n, expit(eta)).astype(float), decided=n.astype(float))
 
 
+def slope_of(lines: trend._Lines) -> Floats:
+    """The slope alone, as a combination of the coefficients."""
+    asked = np.zeros((len(lines.x), lines.x.shape[2], 1))
+    asked[:, 1] = 1.0
+    return asked
+
+
 # --- the fit
 
 
@@ -82,7 +89,7 @@ def test_firth_fit_is_statsmodels_glm_on_the_augmented_counts() -> None:
     k = rng.binomial(n.astype(int), 0.8).astype(float)
     cut = trend._cut(table(completed=k, decided=n), 13, 14, "completion_rate", 1.0)
     lines = trend._count_lines(cut, rate=True)
-    beta = trend._fit_grid(lines).beta[0, 0, :2]
+    beta = trend._fit_grid(lines, slope_of(lines)).beta[0, 0, :2]
     x = lines.x[0, cut.inside, :2]
     weight = 1 / lines.variance[0, cut.inside]
     leverage = weight * np.einsum("tp,pq,tq->t", x, np.linalg.inv(x.T @ (x * weight[:, None])), x)
@@ -101,14 +108,14 @@ def test_fit_without_noise_is_statsmodels_glm_where_counts_are_large(rate: bool)
     daily = table(completed=k, decided=n, invocations=k)
     metric = "completion_rate" if rate else "invocation_count"
     lines = trend._count_lines(trend._cut(daily, 13, 14, metric, 1.0), rate=rate)  # type: ignore[arg-type]
-    fits = trend._fit_grid(lines)
+    fits = trend._fit_grid(lines, slope_of(lines))
     x = lines.x[0, -14:, :2]
     if rate:
         oracle = sm.GLM(np.stack([k[0], n[0] - k[0]], axis=1), x, sm.families.Binomial()).fit()
     else:
         oracle = sm.GLM(k[0], x, sm.families.Poisson()).fit()
     assert fits.beta[0, 0, :2] == pytest.approx(oracle.params, abs=1e-4)
-    assert math.sqrt(fits.variance[0, 0]) == pytest.approx(oracle.bse[1], rel=1e-3)
+    assert math.sqrt(fits.variance[0, 0, 0]) == pytest.approx(oracle.bse[1], rel=1e-3)
 
 
 def test_every_point_of_the_noise_grid_is_statsmodels_gls() -> None:
@@ -121,7 +128,7 @@ def test_every_point_of_the_noise_grid_is_statsmodels_gls() -> None:
     y, counting = rng.normal(size=days), rng.uniform(0.1, 1.0, size=days)
     counting[4] = np.inf
     lines = trend._Lines(y[None], counting[None], x[None], np.full(2, 1e-12))
-    fits = trend._fit_grid(lines)
+    fits = trend._fit_grid(lines, slope_of(lines))
     keep = np.isfinite(counting)
     lag = np.abs(np.arange(days)[:, None] - np.arange(days))
     offsets = []
@@ -130,7 +137,7 @@ def test_every_point_of_the_noise_grid_is_statsmodels_gls() -> None:
         cov = cov[np.ix_(keep, keep)]
         oracle = sm.GLS(y[keep], x[keep], sigma=cov).fit(cov_type="fixed scale")
         assert fits.beta[0, g] == pytest.approx(oracle.params, abs=1e-9)
-        assert math.sqrt(fits.variance[0, g]) == pytest.approx(oracle.bse[1], rel=1e-9)
+        assert math.sqrt(fits.variance[0, g, 0]) == pytest.approx(oracle.bse[1], rel=1e-9)
         residual = y[keep] - x[keep] @ oracle.params
         inverse = np.linalg.inv(cov)
         restricted = np.linalg.slogdet(x[keep].T @ inverse @ x[keep])[1]
@@ -146,7 +153,7 @@ def test_duration_line_is_weighted_least_squares_on_daily_log_means() -> None:
     durations = [rng.lognormal(1 + 0.02 * d, 0.5, size=5 + d).tolist() for d in range(14)]
     daily = table(durations=durations)
     lines = trend._log_lines(trend._cut(daily, 13, 14, "avg_duration_seconds", 1.0))
-    fits = trend._fit_grid(lines)
+    fits = trend._fit_grid(lines, slope_of(lines))
     y = np.array([np.log(day).mean() for day in durations])
     n = np.array([len(day) for day in durations], dtype=float)
     oracle = sm.WLS(y, lines.x[0, -14:, :2], weights=n).fit()
@@ -168,6 +175,31 @@ def test_few_false_alarms_and_fair_power(days: int) -> None:
     if days >= 30:
         falling = rates(simulate(rng, 100, days, change=-1.2), days)
         assert np.mean([t.trend == "declining" for t in falling]) >= 0.6
+
+
+@pytest.mark.parametrize("metric", ["completion_rate", "invocation_count"])
+def test_without_noise_the_ends_have_statsmodels_interval_of_the_mean(
+    metric: trend.Metric,
+) -> None:
+    """Two hundred skills of pure counting noise leave the mixture at (almost) no noise."""
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(12)
+    n = np.full((200, 14), 4000.0)
+    k = rng.binomial(n.astype(int), 0.7).astype(float)
+    daily = table(completed=k, decided=n, invocations=k)
+    found = scan(daily, end=13, days=14, metric=metric)[3]
+    x = sm.add_constant(np.arange(14.0))
+    if metric == "completion_rate":
+        fit = sm.GLM(np.stack([k[3], n[3] - k[3]], axis=1), x, sm.families.Binomial()).fit()
+    else:
+        fit = sm.GLM(k[3], x, sm.families.Poisson()).fit()
+    oracle = fit.get_prediction(x[[0, -1]]).summary_frame()
+    for name, (_, row) in zip(("start", "end"), oracle.iterrows(), strict=True):
+        low, value, high = (getattr(found, f"{name}_{part}") for part in ("low", "value", "high"))
+        assert value == pytest.approx(row["mean"], rel=1e-3)
+        assert high - low == pytest.approx(row["mean_ci_upper"] - row["mean_ci_lower"], rel=0.2)
+        assert low < value < high
 
 
 def test_change_comes_from_the_line_and_not_from_the_end_points() -> None:
@@ -350,6 +382,10 @@ def test_any_table_gives_finite_json_whatever_the_order_of_rows(
             assert t.slope_low is not None
             assert t.slope_high is not None
             assert t.slope_low <= (t.slope_per_day or 0) <= t.slope_high
+            for ends in (("start_low", "start_value", "start_high"),
+                         ("end_low", "end_value", "end_high")):  # fmt: skip
+                low, value, high = (getattr(t, name) for name in ends)
+                assert 0 <= low <= value <= high
             if metric == "completion_rate":
                 assert 0 <= (t.start_value or 0) <= 1
                 assert 0 <= (t.end_value or 0) <= 1

@@ -1,8 +1,9 @@
-"""When a refresh happens: a sensor on new rows, and an hourly schedule.
+"""When what is computed: new rows start a refresh, the hour a refresh and the slow models.
 
-Both the sensor and the schedule ask for today's partition of the job `refresh`; which days are
-really rebuilt is the asset's own knowledge (`time_series`), so neither can forget a late row. Jobs
-with another rhythm (`audit`, `housekeeping`) bring their own schedules.
+The sensor `new_events` and the schedule `hourly` ask for today's partition of the job `refresh`;
+which days are really rebuilt is the asset's own knowledge (`time_series`), so neither can forget a
+late row. What takes longer is the job `models`, hourly too. Jobs with another rhythm (`audit`,
+`housekeeping`) bring their own schedules.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ import dagster as dg
 
 from sb_pipelines.defs.audit import AUDITS
 from sb_pipelines.defs.time_series import daily
-from sb_pipelines.resources import SkillsDb
+from sb_pipelines.resources import SkillsDb, Snapshots
 from sb_serving.errors import SbError
 from sb_serving.settings import Settings
 
@@ -24,6 +25,13 @@ refresh = dg.define_asset_job(
     - dg.AssetSelection.groups(SLOW_GROUP)
     - dg.AssetSelection.checks(*AUDITS),
     description="Everything from new rows to the published snapshot.",
+)
+
+models = dg.define_asset_job(
+    "models",
+    selection=dg.AssetSelection.groups(SLOW_GROUP)
+    | dg.AssetSelection.assets("published_snapshot").downstream(),
+    description="The slow result tables from what is in the warehouse, then the snapshot.",
 )
 
 
@@ -78,11 +86,43 @@ def hourly(partitions: dg.DailyPartitionsDefinition) -> dg.ScheduleDefinition:
     return hourly
 
 
+@dg.schedule(
+    job=models,
+    # Between two hourly refreshes, which use the same warehouse.
+    cron_schedule="30 * * * *",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description="Computes the slow result tables every hour.",
+)
+def hourly_models(snapshots: Snapshots) -> dg.RunRequest | dg.SkipReason:
+    """The schedule of the slow tables; there is nothing to compute before a first refresh."""
+    if not snapshots.any():
+        return dg.SkipReason("nothing was published yet")
+    return dg.RunRequest()
+
+
+@dg.sensor(
+    job=models,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Computes the slow result tables once, right after the first refresh.",
+)
+def first_models(
+    context: dg.SensorEvaluationContext, snapshots: Snapshots
+) -> dg.RunRequest | dg.SkipReason:
+    """Nobody should wait half an hour for the first trends of a new installation."""
+    if context.cursor:
+        return dg.SkipReason("the models were asked for before; the schedule goes on with them")
+    if not snapshots.any():
+        return dg.SkipReason("nothing was published yet")
+    context.update_cursor("asked")
+    return dg.RunRequest(run_key="first")
+
+
 def defs(settings: Settings) -> dg.Definitions:
-    """The job, its sensor and its schedule."""
+    """The jobs, their sensors and their schedules."""
     partitions = daily(settings)
     return dg.Definitions(
-        jobs=[refresh],
-        sensors=[new_events(settings, partitions)],
-        schedules=[hourly(partitions)],
+        jobs=[refresh, models],
+        sensors=[new_events(settings, partitions), first_models],
+        schedules=[hourly(partitions), hourly_models],
     )

@@ -83,6 +83,33 @@ def series_sums_to_totals(warehouse: Warehouse) -> dg.AssetCheckResult:
     )
 
 
+def no_broken_rows(
+    table: str, name: str, description: str, **parameters: object
+) -> dg.AssetChecksDefinition:
+    """The blocking check of a result table: `sql/warehouse/<table>_broken.sql` finds no row.
+
+    Args:
+        table: The table, also the asset.
+        name: The check's name.
+        description: What passes, in a sentence.
+        **parameters: Of the query.
+    """
+
+    @dg.asset_check(
+        asset=table, name=name, blocking=True, pool=POOL, description=f"Passes when {description}."
+    )
+    def check(warehouse: Warehouse) -> dg.AssetCheckResult:
+        with user_failures(), warehouse.reading() as connection:
+            query = sql.load(f"warehouse/{table}_broken.sql")
+            broken = connection.execute(query, parameters).fetchall()
+        return dg.AssetCheckResult(
+            passed=not broken,
+            metadata={"broken_rows": len(broken), "examples": str(broken[:SHOWN])},
+        )
+
+    return check
+
+
 def defs(settings: Settings) -> dg.Definitions:
     """The checks of the base tables."""
     return dg.Definitions(

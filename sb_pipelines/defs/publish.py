@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import duckdb
 
+from sb_pipelines import plots
 from sb_pipelines.defs.time_series import daily, whole_range
 from sb_pipelines.resources import (
     OWNERS,
@@ -26,12 +27,18 @@ from sb_serving import __version__, snapshot, sql, times
 from sb_serving.errors import SbError
 from sb_serving.settings import Settings
 
-PUBLISHED = ("skill_time_series", "skill_totals")
+PUBLISHED = (
+    "skill_time_series",
+    "skill_totals",
+    "skill_trends",
+)
 """Tables of the warehouse that go out, each an asset of the same name. Never `events`: its rows are
 most of the warehouse, and serving reads recent ones from the event store itself."""
 
+ALSO = ("computed",)
+"""Tables without an asset of their own that go out too."""
+
 PLOT_DAYS = 60
-_BARS = "▁▂▃▄▅▆▇█"
 
 
 def copy_tables(connection: duckdb.DuckDBPyConnection, warehouse: Path) -> None:
@@ -43,7 +50,7 @@ def copy_tables(connection: duckdb.DuckDBPyConnection, warehouse: Path) -> None:
     """
     quoted = str(warehouse).replace("'", "''")
     connection.execute(f"attach '{quoted}' as warehouse (read_only)")
-    for table in PUBLISHED:
+    for table in (*PUBLISHED, *ALSO):
         connection.execute(f"create table {table} as from warehouse.{table} order by all")
 
 
@@ -121,8 +128,7 @@ def plot(counts: dict[datetime, int], until: datetime) -> str:
     days = [last - timedelta(days=back) for back in range(PLOT_DAYS - 1, -1, -1)]
     values = [counts.get(day, 0) for day in days]
     most = max(values) or 1
-    # A day with anything at all shows at least the lowest bar.
-    bars = "".join(_BARS[-(-value * 7 // most)] if value else " " for value in values)
+    bars = plots.columns(values)
     return f"```\n{bars}\n{days[0].date()} to {last.date()}, at most {most} a day\n```"
 
 

@@ -169,7 +169,11 @@ class Trend:
         slope_low: Lower bound of its 95 % interval.
         slope_high: Upper bound; the interval holds 0 exactly where p_value >= .05.
         start_value: Fitted value on the first day with data: a rate, mean seconds, or calls a day.
+        start_low: Lower bound of the line's 95 % interval there.
+        start_high: Upper bound.
         end_value: Fitted value on the last one.
+        end_low: Lower bound of the line's 95 % interval there.
+        end_high: Upper bound.
         change_percent: 100 * (end_value - start_value) / start_value.
         p_value: Two-sided, of no slope.
         q_value: `p_value` adjusted over the skills of the scan.
@@ -186,7 +190,11 @@ class Trend:
     slope_low: float | None = None
     slope_high: float | None = None
     start_value: float | None = None
+    start_low: float | None = None
+    start_high: float | None = None
     end_value: float | None = None
+    end_low: float | None = None
+    end_high: float | None = None
     change_percent: float | None = None
     p_value: float | None = None
     q_value: float | None = None
@@ -375,9 +383,6 @@ class _Lines:
     x: Floats
     penalty: Floats
 
-    def rows(self, part: slice) -> _Lines:
-        return _Lines(self.y[part], self.variance[part], self.x[part], self.penalty)
-
 
 def _design(days: _Days) -> tuple[Floats, Floats]:
     weekly = (days.n > 0).sum(axis=1) >= WEEKDAYS_FROM
@@ -457,7 +462,7 @@ class _Fits:
     Attributes:
         log_likelihood: Restricted log-likelihood of the grid's points, shape (S, G).
         beta: Coefficients, shape (S, G, P).
-        variance: Variance of the slope, shape (S, G).
+        variance: Of the combinations of them that were asked for, shape (S, G, C).
     """
 
     log_likelihood: Floats
@@ -465,12 +470,16 @@ class _Fits:
     variance: Floats
 
 
-def _fit_grid(lines: _Lines) -> _Fits:
+def _fit_grid(lines: _Lines, asked: Floats) -> _Fits:
     """Generalised least squares with AR(1) noise on top of counting noise, by a Kalman filter.
 
     Response and columns pass through one filter whose innovations are independent, so that plain
     least squares on the innovations is the generalised fit. Source: P. de Jong, Annals of
     Statistics 19 (1991), 1073-1083.
+
+    Args:
+        lines: Working data.
+        asked: Combinations of the coefficients whose variance is asked for, shape (S, P, C).
     """
     skills, length, width = lines.x.shape
     columns = np.concatenate([lines.x, lines.y[:, :, None]], axis=2)
@@ -489,13 +498,14 @@ def _fit_grid(lines: _Lines) -> _Fits:
         uncertain = _RHOS**2 * uncertain * (1.0 - gain) + _SIGMAS**2 * (1.0 - _RHOS**2)
     squares = innovations.transpose(0, 1, 3, 2) @ innovations
     normal = squares[:, :, :width, :width] + np.diag(lines.penalty)
-    wanted = np.zeros((skills, len(_SIGMAS), width, 2))
+    wanted = np.empty((skills, len(_SIGMAS), width, 1 + asked.shape[2]))
     wanted[..., 0] = squares[:, :, :width, width]
-    wanted[..., 1, 1] = 1.0
+    wanted[..., 1:] = asked[:, None]
     solved = np.linalg.solve(normal, wanted)
     rss = squares[:, :, width, width] - (wanted[..., 0] * solved[..., 0]).sum(axis=2)
     log_likelihood = -0.5 * (log_det + np.linalg.slogdet(normal)[1] + rss)
-    return _Fits(log_likelihood, solved[..., 0], solved[..., 1, 1])
+    variance = (wanted[..., 1:] * solved[..., 1:]).sum(axis=2)
+    return _Fits(log_likelihood, solved[..., 0], variance)
 
 
 def _prior() -> Floats:
@@ -542,7 +552,11 @@ class _Fitted(TypedDict):
     slope_low: float
     slope_high: float
     start_value: float
+    start_low: float
+    start_high: float
     end_value: float
+    end_low: float
+    end_high: float
     change_percent: float
     p_value: float
 
@@ -553,66 +567,132 @@ def _fit(days: _Days, metric: Metric) -> list[_Fitted]:
         lines = _log_lines(days)
     else:
         lines = _count_lines(days, rate=metric == "completion_rate")
+    ends = _ends(days, lines)
     chunk = max(_CHUNK // days.n.shape[1], 1)
-    parts = [
-        _fit_grid(lines.rows(slice(start, start + chunk))) for start in range(0, len(days.n), chunk)
-    ]
+    parts = []
+    for start in range(0, len(days.n), chunk):
+        part = slice(start, start + chunk)
+        some = _Lines(lines.y[part], lines.variance[part], lines.x[part], lines.penalty)
+        parts.append(_fit_grid(some, ends.asked[part]))
     weights = _weigh(np.concatenate([part.log_likelihood for part in parts]))
     beta = np.concatenate([part.beta for part in parts])
     sd = np.sqrt(np.concatenate([part.variance for part in parts]))
-    slopes = beta[:, :, 1]
-    below = (weights * ndtr(-slopes / sd)).sum(axis=1)
-    above = (weights * ndtr(slopes / sd)).sum(axis=1)
+    centre = np.einsum("sgp,spc->sgc", beta, ends.asked)
+    slopes, sd_slope = centre[..., 0], sd[..., 0]
+    below = (weights * ndtr(-slopes / sd_slope)).sum(axis=1)
+    above = (weights * ndtr(slopes / sd_slope)).sum(axis=1)
     p_value = np.minimum(2.0 * np.minimum(below, above), 1.0)
     mean = np.einsum("sg,sgp->sp", weights, beta)
-    low, high = _tail_bounds(weights, slopes, sd)
-    return _read_off(days, lines, metric, mean, low, high, p_value)
+    bounds = [_tail_bounds(weights, centre[..., i], sd[..., i]) for i in range(3)]
+    return _read_off(days, lines, metric, ends, mean, bounds, p_value)
 
 
-def _read_off(
-    days: _Days, lines: _Lines, metric: Metric, beta: Floats, low: Floats, high: Floats, p: Floats
-) -> list[_Fitted]:
-    """Bring a line from the link's scale to the metric's: ends, slope and its interval."""
+@dataclass(frozen=True, slots=True)
+class _Ends:
+    """Where a line begins and ends, on the link's scale.
+
+    Attributes:
+        first: First day of the window with data, an index, shape (S,).
+        last: Last one, shape (S,).
+        time: Time of every day of the window, shape (W,).
+        week: Share of each weekday in the window's events, shape (S, 7).
+        asked: The combinations of the coefficients that are the slope, the line at `first` and
+            the line at `last`, weekdays averaged by `week`, shape (S, P, 3).
+    """
+
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    time: Floats
+    week: Floats
+    asked: Floats
+
+
+def _ends(days: _Days, lines: _Lines) -> _Ends:
     inside = days.inside
     n = days.n[:, inside]
     has = n > 0
     first = has.argmax(axis=1)
     last = has.shape[1] - 1 - has[:, ::-1].argmax(axis=1)
     time = _clock(len(inside), int(inside.sum()))[inside]
+    week = np.stack([n[:, days.weekday[inside] == d].sum(axis=1) for d in range(7)], axis=1)
+    week /= n.sum(axis=1, keepdims=True)
+    # Weekdays that a skill's model does not have are columns of zeros, not effects of zero.
+    used = lines.x[:, :, 2:9].any(axis=1)
+    asked = np.zeros((len(n), lines.x.shape[2], 3))
+    asked[:, 1, 0] = 1.0
+    for at, day in ((1, first), (2, last)):
+        asked[:, 0, at], asked[:, 1, at] = 1.0, time[day]
+        asked[:, 2:9, at] = week * used
+    return _Ends(first, last, time, week, asked)
+
+
+def _read_off(
+    days: _Days,
+    lines: _Lines,
+    metric: Metric,
+    ends: _Ends,
+    beta: Floats,
+    bounds: Sequence[tuple[Floats, Floats]],
+    p: Floats,
+) -> list[_Fitted]:
+    """Bring a line from the link's scale to the metric's: ends, slope and their intervals.
+
+    Args:
+        days: The data.
+        lines: Working data of the fit.
+        metric: What was fitted.
+        ends: Where the lines begin and end.
+        beta: Coefficients, shape (S, P).
+        bounds: Lower and upper bounds of the slope, the line's begin and its end, shape (S,) each.
+        p: Of no slope, shape (S,).
+    """
+    inside, time = days.inside, ends.time
     # The line turns about its centre of weight, where level and slope vary independently.
     weight = 1.0 / lines.variance[:, inside]
     pivot = (weight * time).sum(axis=1) / weight.sum(axis=1)
     level = beta[:, 0] + beta[:, 1] * pivot
-    week = np.stack([n[:, days.weekday[inside] == d].sum(axis=1) for d in range(7)], axis=1)
-    week /= n.sum(axis=1, keepdims=True)
 
-    def value(slope: Floats, day: NDArray[np.int64]) -> Floats:
-        eta = level + slope * (time[day] - pivot)
+    def value(slope: Floats, day: NDArray[np.int64], shift: Floats | float = 0.0) -> Floats:
+        eta = level + slope * (time[day] - pivot) + shift
         by_weekday = np.clip(eta[:, None] + beta[:, 2:9], -30.0, 30.0)
         scaled = expit(by_weekday) if metric == "completion_rate" else np.exp(by_weekday)
-        averaged: Floats = (scaled * week).sum(axis=1) * days.smear
+        averaged: Floats = (scaled * ends.week).sum(axis=1) * days.smear
         return averaged
 
-    start, end = value(beta[:, 1], first), value(beta[:, 1], last)
-    low, high = (value(low, last) - value(low, first)), (value(high, last) - value(high, first))
+    gap = ends.last - ends.first
+    slope = beta[:, 1]
+    found: dict[str, Floats] = {}
+    for name, at, day in (("start", 1, ends.first), ("end", 2, ends.last)):
+        centre = np.einsum("sp,sp->s", beta, ends.asked[..., at])
+        found[f"{name}_value"] = value(slope, day)
+        for side, bound in zip(("low", "high"), bounds[at], strict=True):
+            found[f"{name}_{side}"] = value(slope, day, bound - centre)
+    for side, bound in zip(("low", "high"), bounds[0], strict=True):
+        found[f"slope_{side}"] = (value(bound, ends.last) - value(bound, ends.first)) / gap
+    found["p_value"] = p
     if metric == "completion_rate":
-        rate = days.total[:, inside].sum(axis=1) / n.sum(axis=1)
-        constant = (rate == 0.0) | (rate == 1.0)
-        start, end = np.where(constant, rate, start), np.where(constant, rate, end)
-        low = np.where(constant, np.minimum(low, 0.0), low)
-        high = np.where(constant, np.maximum(high, 0.0), high)
-        p = np.where(constant, 1.0, p)
-    percent = 100.0 * np.divide(end - start, start, out=np.zeros_like(start), where=start > 0)
-    gap = last - first
+        _without_contrast(days, found)
+    start, end = found["start_value"], found["end_value"]
+    found["slope_per_day"] = (end - start) / gap
+    found["change_percent"] = 100.0 * np.divide(
+        end - start, start, out=np.zeros_like(start), where=start > 0
+    )
     return [
-        _Fitted(
-            slope_per_day=float((end[s] - start[s]) / gap[s]),
-            slope_low=float(low[s] / gap[s]),
-            slope_high=float(high[s] / gap[s]),
-            start_value=float(start[s]),
-            end_value=float(end[s]),
-            change_percent=float(percent[s]),
-            p_value=float(p[s]),
-        )
+        _Fitted(**{name: float(values[s]) for name, values in found.items()})  # type: ignore[typeddict-item]
         for s in range(len(start))
     ]
+
+
+def _without_contrast(days: _Days, found: dict[str, Floats]) -> None:
+    """A rate of exactly 0 or 1 all along has no slope, and its own value as one bound."""
+    rate = days.total[:, days.inside].sum(axis=1) / days.n[:, days.inside].sum(axis=1)
+    constant = (rate == 0.0) | (rate == 1.0)
+    for name in ("start", "end"):
+        found[f"{name}_value"] = np.where(constant, rate, found[f"{name}_value"])
+        found[f"{name}_low"] = np.where(rate == 0.0, 0.0, found[f"{name}_low"])
+        found[f"{name}_high"] = np.where(rate == 1.0, 1.0, found[f"{name}_high"])
+    found["slope_low"] = np.where(constant, np.minimum(found["slope_low"], 0.0), found["slope_low"])
+    found["slope_high"] = np.where(
+        constant, np.maximum(found["slope_high"], 0.0), found["slope_high"]
+    )
+    found["p_value"] = np.where(constant, 1.0, found["p_value"])

@@ -12,8 +12,13 @@ select
     count(*) filter (outcome in ('completed', 'failed')) as decided,
     count(duration_seconds) as timed,
     coalesce(sum(duration_seconds), 0) as seconds,
-    coalesce(sum(ln(greatest(duration_seconds, 0.001))), 0) as log_seconds,
-    coalesce(sum(ln(greatest(duration_seconds, 0.001)) ** 2), 0) as log_squares
+    -- greatest() ignores NULL: an unknown duration would count as a millisecond.
+    coalesce(
+        sum(ln(greatest(duration_seconds, 0.001))) filter (duration_seconds is not null), 0
+    ) as log_seconds,
+    coalesce(
+        sum(ln(greatest(duration_seconds, 0.001)) ** 2) filter (duration_seconds is not null), 0
+    ) as log_squares
 from events
 where invoked_at <= $until
 group by skill_name, day

@@ -63,6 +63,8 @@ create table if not exists skill_time_series (
     duration_avg DOUBLE,
     duration_p50 DOUBLE,
     duration_p95 DOUBLE,
+    duration_log_sum DOUBLE,
+    duration_log_squares DOUBLE,
     unique_sessions BIGINT,
     unique_users BIGINT
 );
@@ -91,3 +93,43 @@ create table if not exists skill_totals (
 -- Grain: one row per UTC day whose hours in skill_time_series were rebuilt since they were last
 -- written back to skills.db.
 create table if not exists changed_days (day TIMESTAMP);
+
+-- One row per result table that was ever computed: when, and up to which id every invocation of
+-- skills.db was known. An empty result table without a row here was not computed yet.
+create table if not exists computed (
+    name VARCHAR,
+    watermark_id BIGINT,
+    computed_at TIMESTAMP
+);
+
+-- One row per skill_name, metric (completion_rate, avg_duration_seconds, invocation_count) and days
+-- (length of the window, which ends at window_end): the line fitted through the window's days.
+-- trend          improving, declining, stable or insufficient_data; then reason says why, and
+--                everything from slope_per_day to q_value is NULL.
+-- n              completed + failed, invocations with a duration, or invocations, in the window.
+-- slope_per_day  in the metric's unit, with its 95 % interval.
+-- start_value    of the line on the first day with data, with its 95 % interval; end_value on the
+--                last one. change_percent = 100 * (end_value - start_value) / start_value.
+-- p_value        two-sided, of no slope; q_value over the skills of one window and metric.
+create table if not exists skill_trends (
+    skill_name VARCHAR,
+    kind VARCHAR,
+    metric VARCHAR,
+    days INTEGER,
+    trend VARCHAR,
+    n BIGINT,
+    slope_per_day DOUBLE,
+    slope_low DOUBLE,
+    slope_high DOUBLE,
+    start_value DOUBLE,
+    start_low DOUBLE,
+    start_high DOUBLE,
+    end_value DOUBLE,
+    end_low DOUBLE,
+    end_high DOUBLE,
+    change_percent DOUBLE,
+    p_value DOUBLE,
+    q_value DOUBLE,
+    reason VARCHAR,
+    window_end TIMESTAMP
+);

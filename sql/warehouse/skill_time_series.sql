@@ -4,6 +4,9 @@
 -- completion_rate  completed / (completed + failed), a fraction; NULL where both are 0.
 -- duration_n       rows whose duration is known; duration_sum, _avg, _p50, _p95 are over these, in
 --                  seconds; sum 0 and the others NULL where there is none. Quantiles interpolate.
+-- duration_log_sum, _log_squares are sums over these too: of the natural logs and of their squares,
+--                  for fits on the log scale; below 1 ms counts as 1 ms; 0 where there is none.
+--                  greatest() ignores NULL, so an unknown duration must be left out before it.
 -- unique_users     known users only ('' = unknown is not counted).
 -- Covers the days of chunk $chunk of touched_days, which lie in [$first_day, $last_day]; the bounds
 -- only let the engine skip the rest of events.
@@ -27,6 +30,12 @@ select
     avg(e.duration_seconds) as duration_avg,
     percentile_cont(0.5) within group (order by e.duration_seconds) as duration_p50,
     percentile_cont(0.95) within group (order by e.duration_seconds) as duration_p95,
+    coalesce(sum(
+        case when e.duration_seconds >= 0 then ln(greatest(e.duration_seconds, 0.001)) end
+    ), 0) as duration_log_sum,
+    coalesce(sum(
+        case when e.duration_seconds >= 0 then power(ln(greatest(e.duration_seconds, 0.001)), 2) end
+    ), 0) as duration_log_squares,
     count(distinct e.session_id) as unique_sessions,
     count(distinct nullif(e.user_id, '')) as unique_users
 from events e

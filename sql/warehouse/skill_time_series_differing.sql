@@ -19,5 +19,8 @@ where g.n is distinct from r.n
    or abs(g.duration_avg - r.duration_avg) > 0.000000001 * (1 + r.duration_avg)
    or g.duration_p50 is distinct from r.duration_p50
    or g.duration_p95 is distinct from r.duration_p95
+   or abs(g.duration_log_sum - r.duration_log_sum) > 0.000000001 * (1 + r.duration_log_squares)
+   or abs(g.duration_log_squares - r.duration_log_squares)
+       > 0.000000001 * (1 + r.duration_log_squares)
    or g.unique_sessions is distinct from r.unique_sessions
    or g.unique_users is distinct from r.unique_users

@@ -1,0 +1,73 @@
+"""Rows computed in Python into a table of the warehouse.
+
+Belongs here: typed columns from rows, and putting them in place of the old ones. Does not: what the
+rows mean (`defs/`, `sql/warehouse/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import duckdb
+import numpy as np
+
+_DTYPES = {
+    "BIGINT": "int64",
+    "INTEGER": "int32",
+    "DOUBLE": "float64",
+    "BOOLEAN": "bool",
+    "TIMESTAMP": "datetime64[us]",
+}
+"""Everything else (text, blobs) goes through as Python objects."""
+
+
+def replace(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]
+) -> int:
+    """Put rows in place of all that a table holds, in the caller's transaction.
+
+    As typed columns: row by row, DuckDB takes a millisecond each.
+
+    Args:
+        connection: The warehouse.
+        table: Its name.
+        rows: One value per column of the table, None for NULL.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        KeyError: A row lacks a column.
+        ValueError: A row has a value that the table has no column for.
+    """
+    columns = connection.execute(
+        "select column_name, data_type from information_schema.columns"
+        " where table_name = ? and table_schema = 'main' and table_catalog = current_database()"
+        " order by ordinal_position",
+        [table],
+    ).fetchall()
+    names = [name for name, _ in columns]
+    for row in rows:
+        if unknown := row.keys() - set(names):
+            raise ValueError(f"{table} has no column {', '.join(sorted(unknown))}")
+    new_rows = {name: _column([row[name] for row in rows], kind) for name, kind in columns}
+    connection.execute(f"delete from {table}")  # noqa: S608 (names of our own schema)
+    if rows:
+        listed = ", ".join(f'"{name}"' for name in names)
+        connection.execute(
+            f"insert into {table} ({listed}) select {listed} from new_rows"  # noqa: S608
+        )
+    del new_rows  # DuckDB found it by its name
+    return len(rows)
+
+
+def _column(values: list[Any], kind: str) -> Any:
+    dtype = _DTYPES.get(kind)
+    if dtype is None:
+        column = np.empty(len(values), dtype=object)
+        column[:] = values
+        return column
+    missing = np.array([value is None for value in values], dtype=bool)
+    filled = np.array([0 if value is None else value for value in values], dtype=dtype)
+    return np.ma.masked_array(filled, mask=missing)
