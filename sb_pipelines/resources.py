@@ -12,7 +12,6 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -380,23 +379,6 @@ def watermark(connection: duckdb.DuckDBPyConnection, name: str) -> tuple[int, An
 def set_watermark(connection: duckdb.DuckDBPyConnection, name: str, id: int, at: Any) -> None:
     """Move a watermark; call it in the transaction of the rows that it covers."""
     connection.execute(sql.load("warehouse/set_watermark.sql"), {"name": name, "id": id, "at": at})
-
-
-def mark_computed(
-    connection: duckdb.DuckDBPyConnection, table: str, watermark_id: int, now: datetime
-) -> None:
-    """Note that a result table was computed; call it in the transaction of its rows.
-
-    An empty table that was computed is an answer ("nothing found"), one that was not is none.
-
-    Args:
-        connection: The warehouse, for writing.
-        table: Its name.
-        watermark_id: Every invocation up to this id was known.
-        now: When, naive UTC.
-    """
-    connection.execute("delete from computed where name = ?", [table])
-    connection.execute("insert into computed values (?, ?, ?)", [table, watermark_id, now])
 
 
 def _version(connection: duckdb.DuckDBPyConnection) -> int | None:

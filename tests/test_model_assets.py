@@ -110,8 +110,8 @@ def test_the_table_holds_what_was_found_and_when(place: Path) -> None:
         assert row[name] == getattr(one, name)
     assert row["window_end"] == NAIVE
     assert {row["kind"] for row in stored} >= {"skill", "tool", "mcp_tool"}
-    (computed,) = rows(place, "from computed where name = 'skill_trends'")
-    assert (computed["watermark_id"], computed["computed_at"]) == (6_000, NAIVE)
+    (mark,) = rows(place, "from watermarks where name = 'skill_trends'")
+    assert (mark["id"], mark["at"]) == (6_000, NAIVE)
 
 
 def test_the_check_of_trends_finds_what_cannot_be(place: Path) -> None:
@@ -186,12 +186,12 @@ def test_refresh_with_models_publishes_them(sb_home: Path) -> None:
         with holder.pin() as snapshot:
             assert snapshot is not None
             ((n,),) = snapshot.query("select count(*) from skill_trends")
-            names = [name for (name,) in snapshot.query("select name from computed order by 1")]
+            names = [name for (name,) in snapshot.query("select name from watermarks order by 1")]
         holder.close()
         return n, names
 
     assert refresh(config).snapshot_number == 1
-    assert published() == (0, [])
+    assert "skill_trends" not in published()[1]
     assert refresh(config, models=True).snapshot_number == 3
     n, names = published()
     assert n > 0

@@ -35,7 +35,7 @@ PUBLISHED = (
 """Tables of the warehouse that go out, each an asset of the same name. Never `events`: its rows are
 most of the warehouse, and serving reads recent ones from the event store itself."""
 
-ALSO = ("computed",)
+ALSO = ("watermarks",)
 """Tables without an asset of their own that go out too."""
 
 PLOT_DAYS = 60

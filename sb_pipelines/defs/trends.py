@@ -21,7 +21,7 @@ from sb_pipelines.resources import (
     POOL,
     RETRIES,
     Warehouse,
-    mark_computed,
+    set_watermark,
     user_failures,
     watermark,
 )
@@ -121,7 +121,7 @@ def update(warehouse: Warehouse, now: datetime) -> list[trend.Trend]:
                 for one in found
             ],
         )
-        mark_computed(connection, "skill_trends", days.watermark_id, now)
+        set_watermark(connection, "skill_trends", days.watermark_id, now)
     return found
 
 

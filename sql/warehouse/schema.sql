@@ -8,6 +8,8 @@ create table if not exists warehouse_version (version INTEGER);
 
 -- How far a table has come: every row of skills.db up to id is in it. Written in the transaction
 -- of the rows it covers. at = the latest invoked_at among them, NULL while there is none.
+-- A result table has a row of its own name once it was computed, at = when; without one, an empty
+-- table is not "nothing found" but not computed yet.
 create table if not exists watermarks (
     name VARCHAR PRIMARY KEY,
     id BIGINT,
@@ -93,14 +95,6 @@ create table if not exists skill_totals (
 -- Grain: one row per UTC day whose hours in skill_time_series were rebuilt since they were last
 -- written back to skills.db.
 create table if not exists changed_days (day TIMESTAMP);
-
--- One row per result table that was ever computed: when, and up to which id every invocation of
--- skills.db was known. An empty result table without a row here was not computed yet.
-create table if not exists computed (
-    name VARCHAR,
-    watermark_id BIGINT,
-    computed_at TIMESTAMP
-);
 
 -- One row per skill_name, metric (completion_rate, avg_duration_seconds, invocation_count) and days
 -- (length of the window, which ends at window_end): the line fitted through the window's days.
