@@ -19,7 +19,7 @@ from sb_serving.settings import Settings
 if TYPE_CHECKING:
     import dagster as dg
 
-JOB, MODELS = "refresh", "models"
+JOB, MODELS, FULL = "refresh", "models", "full_refresh"
 
 # Dagster writes each event and a traceback of each failure to stderr; the run keeps them anyway.
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -50,7 +50,7 @@ class RefreshResult:
     seconds: float
 
 
-def refresh(settings: Settings, *, models: bool = False) -> RefreshResult:
+def refresh(settings: Settings, *, models: bool = False, full: bool = False) -> RefreshResult:
     """Bring the warehouse up to the newest row and publish a snapshot.
 
     Where another process writes the warehouse, waits for it, with a message, for a bounded time.
@@ -58,6 +58,8 @@ def refresh(settings: Settings, *, models: bool = False) -> RefreshResult:
     Args:
         settings: Where the files are.
         models: Whether to compute the slow result tables too, and publish them.
+        full: Whether to compute everything anew from the first row on, the slow tables too. Until
+            the new snapshot is there the last one is served.
 
     Raises:
         SbError: There is no event store, a file is in use or damaged, or a check failed; nothing is
@@ -70,8 +72,10 @@ def refresh(settings: Settings, *, models: bool = False) -> RefreshResult:
     started = time.monotonic()
     with _instance(settings) as instance:
         today = daily(settings).get_last_partition_key()
-        result = last = _run(built.resolve_job_def(JOB), instance, partition_key=today)
-        if models:
+        result = last = _run(
+            built.resolve_job_def(FULL if full else JOB), instance, partition_key=today
+        )
+        if models and not full:
             last = _run(built.resolve_job_def(MODELS), instance)
     loaded = _metadata(result, "events")
     published = _metadata(last, "published_snapshot")
@@ -135,8 +139,7 @@ def _failure(result: dg.ExecuteInProcessResult) -> SbError:
             return SbError(
                 f"the check {checks[0].check_name} of {checks[0].asset_key.to_user_string()} "
                 f"failed: {values}",
-                fix="Nothing was published. If it fails again, remove the warehouse file: it is "
-                "rebuilt from skills.db.",
+                fix="Nothing was published. If it fails again, run `sb refresh --full`.",
             )
         message = data.error.message.strip() if data.error else "no reason was recorded"
         return SbError(f"{event.step_key} failed: {message}")

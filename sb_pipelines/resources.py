@@ -82,6 +82,20 @@ class SkillsDb(dg.ConfigurableResource):  # type: ignore[type-arg]
         with self._connection() as connection:
             return reader.max_id(connection)
 
+    def applied_at(self) -> str:
+        """When the store's newest migration was applied, in its own words.
+
+        Rows of the past change only then: a way down takes what they have beside them, a way up
+        from a backup brings it back.
+
+        Raises:
+            SbError: No such file, or it is not an event store.
+        """
+        with self._connection() as connection:
+            return str(
+                connection.execute("select max(applied_at) from skill_migrations").fetchone()[0]
+            )
+
     def count_until(self, until: int) -> int:
         """How many invocations have an id of at most `until`.
 
@@ -99,6 +113,16 @@ class SkillsDb(dg.ConfigurableResource):  # type: ignore[type-arg]
                     {"until": until},
                 ).fetchone()[0]
             )
+
+    def table(self, name: str, columns: list[str]) -> list[tuple[Any, ...]]:
+        """All rows of a small table.
+
+        Raises:
+            SbError: No such file, or it is not an event store.
+        """
+        listed = ", ".join(f'"{column}"' for column in columns)
+        with self._connection() as connection:
+            return connection.execute(f'select {listed} from "{name}"').fetchall()  # noqa: S608
 
     @contextmanager
     def arrow(self, after: int, until: int) -> Iterator[Any]:

@@ -26,6 +26,10 @@ BASE = {
     "events": ("ingest", {"duckdb"}, "warehouse", ["skills_db"]),
     "skill_time_series": ("series", {"duckdb"}, "warehouse", ["events"]),
     "skill_totals": ("series", {"duckdb"}, "warehouse", ["events"]),
+    "session_skill": ("series", {"duckdb"}, "warehouse", ["events"]),
+    "user_skill": ("series", {"duckdb"}, "warehouse", ["events"]),
+    "pair_count": ("series", {"duckdb"}, "warehouse", ["events"]),
+    "skill_categories": ("ingest", {"duckdb"}, "warehouse", ["skills_db", "events"]),
     "skill_trends": (
         "models",
         {"python", "duckdb"},
@@ -44,6 +48,7 @@ CHECKS = {
     ("skill_trends", "trends_are_possible", True),
     ("skill_time_series", "equals_recount", False),
     ("skill_totals", "equals_recount", False),
+    ("pair_count", "equals_recount", False),
 }
 """Asset, check, whether it blocks."""
 
@@ -141,7 +146,12 @@ def test_a_refresh_leaves_the_audit_out(built: dg.Definitions) -> None:
     assert not any("equals_recount" in step or "trends" in step for step in steps)
     assert "write_back" in steps
     audit = {node.name for node in built.resolve_job_def("audit").nodes}
-    assert audit == {"skill_time_series_equals_recount", "skill_totals_equals_recount"}
+    assert audit == {
+        f"{table}_equals_recount" for table in ("skill_time_series", "skill_totals", "pair_count")
+    }
+    full = {node.name for node in built.resolve_job_def("full_refresh").nodes}
+    assert full >= steps
+    assert not any("equals_recount" in step for step in full)
 
 
 def test_the_models_are_computed_and_then_published(built: dg.Definitions) -> None:

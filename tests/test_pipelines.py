@@ -16,7 +16,8 @@ import pytest
 
 from sb_pipelines import refresh as refreshing
 from sb_pipelines.definitions import build
-from sb_pipelines.defs import audit, checks, housekeeping, publish, time_series
+from sb_pipelines.defs import checks, housekeeping, publish, time_series
+from sb_pipelines.defs.authored import AUTHORED
 from sb_pipelines.defs.time_series import daily
 from sb_pipelines.launcher import prepare_home
 from sb_pipelines.refresh import RefreshResult, refresh
@@ -200,6 +201,59 @@ def test_a_replaced_store_is_told_and_rebuilt(config: Settings) -> None:
     assert snapshot_rows(config, "select skill_name, n from skill_totals") == [("other", 1)]
 
 
+def test_a_full_refresh_computes_everything_anew(config: Settings) -> None:
+    """A row that nobody would look at again is wrong; so is one that stands on no event."""
+    add(config, on(5, 1), on(0, 2))
+    refresh(config)
+    with Warehouse(database=str(config.warehouse)).writing() as connection:
+        connection.execute("update skill_totals set n = 7")
+        connection.execute("update skill_time_series set n = 7")
+        connection.execute("insert into session_skill values (1, 99)")
+    result = refresh(config, full=True)
+    assert (result.new_rows, result.rebuilt) == (2, "it was asked for")
+    assert snapshot_rows(config, "select sum(n) from skill_totals") == [(2,)]
+    assert snapshot_rows(config, "select sum(n) from skill_time_series") == [(2,)]
+    with Warehouse(database=str(config.warehouse)).reading() as connection:
+        assert connection.execute("select * from session_skill").fetchall() == [(1, 1)]
+    assert refresh(config).rebuilt == ""
+
+
+AUTHORED_ROWS = """
+    insert into skill_metrics (skill_name) values ('commit') on conflict do nothing;
+    insert into ab_test_configs (test_id, test_name, control_strategy, treatment_strategy,
+        start_date, created_at) values (1, 'greeting', 'a', 'b', '2026-01-01', 'then');
+    insert into ab_test_assignments values (1, 1, 'u', 'control', 'then');
+    insert into ab_test_outcomes values (1, 1, 'u', 'commit', 1, 2.5, 'no number', 'then');
+    insert into skill_categories values (1, 'git', null, null, 'vcs', 'then');
+    insert into skill_category_mapping values ('commit', 1, 1, 'then');
+    insert into skill_modalities values ('commit', 'text', null, 'diff', 0, 'then');
+"""
+
+
+def test_experiments_and_taxonomy_are_published_whole(config: Settings) -> None:
+    """A value of another type is unknown, not an error: SQLite takes any in any column."""
+    add(config, on(0, 1))
+    with closing(sqlite3.connect(config.skills_db)) as connection:
+        connection.executescript(AUTHORED_ROWS)
+    refresh(config)
+    found = {table: snapshot_rows(config, f"from {table}") for table in AUTHORED}
+    assert found == {
+        "ab_test_configs": [
+            (1, "greeting", None, "a", "b", "2026-01-01", None, 100, None, 0.5, "running", "then")
+        ],
+        "ab_test_assignments": [(1, 1, "u", "control", "then")],
+        "ab_test_outcomes": [(1, 1, "u", "commit", True, 2.5, None, "then")],
+        "skill_categories": [(1, "git", None, None, "vcs", "then")],
+        "skill_category_mapping": [("commit", 1, 1.0, "then")],
+        "skill_modalities": [("commit", "text", None, "diff", False, "then")],
+    }
+    with closing(sqlite3.connect(config.skills_db)) as connection:
+        connection.execute("delete from skill_modalities")
+        connection.commit()
+    refresh(config)
+    assert snapshot_rows(config, "from skill_modalities") == []
+
+
 def test_a_locked_warehouse_is_named(config: Settings, instance: dg.DagsterInstance) -> None:
     """Another connection of this process stands in for another program."""
     add(config, on(0, 1))
@@ -280,12 +334,12 @@ def test_checks_find_rows_that_cannot_be(config: Settings) -> None:
     warehouse = Warehouse(database=str(config.warehouse))
     for damage, check in damages.items():
         with warehouse.writing() as connection:
-            for table in audit.GROWN:
+            for table in ("skill_time_series", "skill_totals"):
                 connection.execute(f"create table saved_{table} as from {table}")
             connection.execute(damage)
         assert not check_of(config, check).passed, damage
         with warehouse.writing() as connection:
-            for table in audit.GROWN:
+            for table in ("skill_time_series", "skill_totals"):
                 connection.execute(f"delete from {table}")
                 connection.execute(f"insert into {table} from saved_{table}")
                 connection.execute(f"drop table saved_{table}")
@@ -313,7 +367,7 @@ def test_publishing_before_computing_says_what_to_do(config: Settings) -> None:
         asset
         for asset in build(config).assets or []
         if isinstance(asset, dg.AssetsDefinition)
-        and asset.key.to_user_string() == "published_snapshot"
+        and dg.AssetKey("published_snapshot") in asset.keys
     )
     with pytest.raises(dg.Failure, match="skill_time_series was never computed"):
         published(
@@ -504,7 +558,11 @@ def test_the_audit_finds_a_row_that_grew_wrong(
         check.asset_key.to_user_string(): (check.passed, check.metadata["differing_rows"].value)
         for check in result.get_asset_check_evaluations()
     }
-    assert found == {"skill_time_series": (False, 1), "skill_totals": (True, 0)}
+    assert found == {
+        "skill_time_series": (False, 1),
+        "skill_totals": (True, 0),
+        "pair_count": (True, 0),
+    }
 
 
 def test_partitions_run_from_the_setting_to_today(config: Settings) -> None:

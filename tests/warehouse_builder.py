@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sb_pipelines.defs import audit, events, time_series, write_back
+from sb_pipelines.defs import audit, events, sets, time_series, write_back
 from sb_pipelines.resources import SkillsDb, Warehouse
 from sb_serving import times
 from sb_serving.events import Invocation
@@ -62,16 +62,17 @@ class Place:
         self.load()
         self.rebuild()
         self.fold()
+        with self.warehouse.writing() as connection:
+            sets.fold_sets(connection)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with self.warehouse.reading() as connection:
             return connection.execute(query).fetchall()
 
-    def differing(self) -> list[int]:
-        """Rows of each grown table that differ from a recount."""
+    def differing(self) -> int:
+        """Rows of the grown tables that differ from a recount."""
         with self.warehouse.reading() as connection:
-            audit.recount(connection)
-            return [audit.differing(connection, table) for table in audit.GROWN]
+            return sum(audit.all_differing(connection).values())
 
     def write_back(self, now: datetime | None = None) -> dict[str, Brought]:
         with self.warehouse.writing() as connection, Store.open(self.db) as store:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from sb_pipelines.defs.audit import AUDITS
+from sb_pipelines.defs.events import FULL_TAG
 from sb_pipelines.defs.time_series import daily
 from sb_pipelines.resources import SkillsDb, Snapshots
 from sb_serving.errors import SbError
@@ -32,6 +33,14 @@ models = dg.define_asset_job(
     selection=dg.AssetSelection.groups(SLOW_GROUP)
     | dg.AssetSelection.assets("published_snapshot").downstream(),
     description="The slow result tables from what is in the warehouse, then the snapshot.",
+)
+
+
+full_refresh = dg.define_asset_job(
+    "full_refresh",
+    selection=dg.AssetSelection.all() - dg.AssetSelection.checks(*AUDITS),
+    tags={FULL_TAG: "true"},
+    description="Everything derived, from scratch, the slow models too.",
 )
 
 
@@ -122,7 +131,7 @@ def defs(settings: Settings) -> dg.Definitions:
     """The jobs, their sensors and their schedules."""
     partitions = daily(settings)
     return dg.Definitions(
-        jobs=[refresh, models],
+        jobs=[refresh, models, full_refresh],
         sensors=[new_events(settings, partitions), first_models],
         schedules=[hourly(partitions), hourly_models],
     )

@@ -33,6 +33,9 @@ BATCH_ROWS = 1_000_000
 SAMPLE_ROWS = 64
 """Ids compared at the start, the middle and the end of what is known."""
 
+FULL_TAG = "sb/full"
+"""A run with this tag reads everything anew."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -53,20 +56,31 @@ class Loaded:
     rebuilt: str
 
 
-def load(connection: duckdb.DuckDBPyConnection, skills: SkillsDb) -> Loaded:
+def load(connection: duckdb.DuckDBPyConnection, skills: SkillsDb, *, full: bool = False) -> Loaded:
     """Append what the event store holds past the watermark, in the caller's transaction.
+
+    Args:
+        connection: The warehouse, for writing.
+        skills: The event store.
+        full: Read everything anew; so is everything derived then.
 
     Raises:
         SbError: There is no event store.
     """
     top = skills.top()
+    applied_at = skills.applied_at()
     after, at = watermark(connection, "events")
-    rebuilt = _replaced(connection, skills, after, top) if after else ""
+    rebuilt = _replaced(connection, skills, after, top, applied_at) if after else ""
     if rebuilt:
         _log.warning("%s is another event store than before (%s)", skills.path, rebuilt)
+    if full:
+        rebuilt = "it was asked for"
+    if rebuilt:
         _log.warning("rebuilding the warehouse from scratch")
         empty(connection)
         after, at = 0, None
+    connection.execute("delete from event_store")
+    connection.execute("insert into event_store values (?)", [applied_at])
     rows_before = _count(connection)
     for start in range(after, top, BATCH_ROWS):
         until = min(start + BATCH_ROWS, top)
@@ -112,7 +126,9 @@ def _insert(
         )
 
 
-def _replaced(connection: duckdb.DuckDBPyConnection, skills: SkillsDb, known: int, top: int) -> str:
+def _replaced(
+    connection: duckdb.DuckDBPyConnection, skills: SkillsDb, known: int, top: int, applied_at: str
+) -> str:
     """Why the event store cannot be the one that was read up to id `known`; empty if it can."""
     if top < known:
         return f"it ends at id {top}, the warehouse at {known}"
@@ -127,6 +143,8 @@ def _replaced(connection: duckdb.DuckDBPyConnection, skills: SkillsDb, known: in
         )
         if differing:
             return f"{differing} of its rows {after + 1} to {until} differ from those read earlier"
+    if connection.execute("select applied_at from event_store").fetchall() != [(applied_at,)]:
+        return f"it was migrated at {applied_at}"
     return ""
 
 
@@ -150,14 +168,18 @@ def _count(connection: duckdb.DuckDBPyConnection) -> int:
         fail_window=timedelta(hours=3), warn_window=timedelta(hours=2)
     ),
 )
-def events(skills: SkillsDb, warehouse: Warehouse) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def events(
+    context: dg.AssetExecutionContext, skills: SkillsDb, warehouse: Warehouse
+) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """One row per invocation, appended by id from the event store.
 
     A row whose start cannot be read goes to `invalid_events`. An event store that was replaced is
-    read from the beginning, and everything derived with it.
+    read from the beginning, and everything derived with it; so it is in a run with the tag
+    `sb/full`.
     """
+    full = FULL_TAG in context.run.tags
     with user_failures(), warehouse.writing(create=True) as connection:
-        loaded = load(connection, skills)
+        loaded = load(connection, skills, full=full)
         (rows,) = one_row(connection, "select count(*) from events")
         (invalid,) = one_row(connection, "select count(*) from invalid_events")
     metadata: dict[str, Any] = {

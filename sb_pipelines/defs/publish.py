@@ -12,6 +12,7 @@ import dagster as dg
 import duckdb
 
 from sb_pipelines import plots
+from sb_pipelines.defs.authored import AUTHORED
 from sb_pipelines.defs.time_series import daily, whole_range
 from sb_pipelines.resources import (
     OWNERS,
@@ -31,6 +32,7 @@ PUBLISHED = (
     "skill_time_series",
     "skill_totals",
     "skill_trends",
+    *AUTHORED,
 )
 """Tables of the warehouse that go out, each an asset of the same name. Never `events`: its rows are
 most of the warehouse, and serving reads recent ones from the event store itself."""

@@ -127,3 +127,74 @@ create table if not exists skill_trends (
     reason VARCHAR,
     window_end TIMESTAMP
 );
+
+-- Small numbers for names, given once and never changed; what stands on them is compared and joined
+-- ten times as fast as text. A skill is a name and its kind, so that readers can choose by kind.
+create table if not exists skill_key (skill INTEGER, skill_name VARCHAR, kind VARCHAR);
+create table if not exists session_key (session INTEGER, session_id VARCHAR);
+create table if not exists user_key (user_number INTEGER, user_id VARCHAR);
+
+-- See the files of these names.
+create table if not exists session_skill (session INTEGER, skill INTEGER);
+create table if not exists user_skill (user_number INTEGER, skill INTEGER, decided BOOLEAN);
+create table if not exists pair_count (a INTEGER, b INTEGER, n BIGINT);
+
+-- One row: when the event store's newest migration was applied, as it says. Rows of the past change
+-- only with that.
+create table if not exists event_store (applied_at VARCHAR);
+
+-- The authored tables of skills.db, copied whole each time; grains and columns are V4's. A value that
+-- does not fit its column's type is NULL here; times stay text, as they were written.
+create table if not exists ab_test_configs (
+    test_id BIGINT,
+    test_name VARCHAR,
+    description VARCHAR,
+    control_strategy VARCHAR,
+    treatment_strategy VARCHAR,
+    start_date VARCHAR,
+    end_date VARCHAR,
+    min_sample_size BIGINT,
+    metrics VARCHAR,
+    assignment_ratio DOUBLE,
+    status VARCHAR,
+    created_at VARCHAR
+);
+create table if not exists ab_test_assignments (
+    assignment_id BIGINT,
+    test_id BIGINT,
+    user_id VARCHAR,
+    group_name VARCHAR,
+    assigned_at VARCHAR
+);
+create table if not exists ab_test_outcomes (
+    outcome_id BIGINT,
+    test_id BIGINT,
+    user_id VARCHAR,
+    skill_name VARCHAR,
+    completed BOOLEAN,
+    duration_seconds DOUBLE,
+    user_rating DOUBLE,
+    recorded_at VARCHAR
+);
+create table if not exists skill_categories (
+    category_id BIGINT,
+    category_name VARCHAR,
+    parent_category_id BIGINT,
+    description VARCHAR,
+    domain VARCHAR,
+    created_at VARCHAR
+);
+create table if not exists skill_category_mapping (
+    skill_name VARCHAR,
+    category_id BIGINT,
+    confidence_score DOUBLE,
+    assigned_at VARCHAR
+);
+create table if not exists skill_modalities (
+    skill_name VARCHAR,
+    modality_type VARCHAR,
+    input_format VARCHAR,
+    output_format VARCHAR,
+    requires_human_review BOOLEAN,
+    created_at VARCHAR
+);

@@ -1,0 +1,29 @@
+-- How many pairs differ between pair_count and recounted_pair_count, or stand on one side only, told
+-- by names: numbers depend on the order of arrival, and with them which of a pair is a.
+
+select count(*) as n
+from (
+    select
+        case when x.name < y.name then x.name else y.name end as first_name,
+        case when x.name < y.name then y.name else x.name end as second_name,
+        sum(t.n) as n,
+        count(*) as times
+    from pair_count t
+    join (select skill, concat(kind, ' ', skill_name) as name from skill_key) x on x.skill = t.a
+    join (select skill, concat(kind, ' ', skill_name) as name from skill_key) y on y.skill = t.b
+    group by 1, 2
+) g
+full outer join (
+    select
+        case when x.name < y.name then x.name else y.name end as first_name,
+        case when x.name < y.name then y.name else x.name end as second_name,
+        sum(t.n) as n,
+        count(*) as times
+    from recounted_pair_count t
+    join (select skill, concat(kind, ' ', skill_name) as name from recounted_skill_key) x
+        on x.skill = t.a
+    join (select skill, concat(kind, ' ', skill_name) as name from recounted_skill_key) y
+        on y.skill = t.b
+    group by 1, 2
+) r on g.first_name = r.first_name and g.second_name = r.second_name
+where g.n is null or r.n is null or g.n <> r.n or g.times <> r.times
