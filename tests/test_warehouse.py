@@ -369,8 +369,7 @@ def test_a_shorter_store_rebuilds_everything(
     loaded = place.load()
     assert loaded.rebuilt == "it ends at id 1, the warehouse at 5"
     assert "another event store" in caplog.text
-    place.rebuild()
-    place.fold()
+    place.refresh()
     assert place.rows("select skill_name, sum(n) from skill_totals group by 1") == [("other", 1)]
     assert place.differing() == 0
 
@@ -381,8 +380,7 @@ def test_a_store_with_other_rows_rebuilds_everything(place: Place, empty_store: 
     place.refresh()
     replace_store(place, empty_store, [invocation(n, invoked_at=at(n)) for n in range(6)])
     assert place.load().rebuilt == "2 of its rows 1 to 2 differ from those read earlier"
-    place.rebuild()
-    place.fold()
+    place.refresh()
     assert place.rows("select count(*), min(invoked_at) from events") == [
         (6, NOON.replace(tzinfo=None))
     ]
@@ -409,8 +407,7 @@ def test_deleted_rows_rebuild_everything(place: Place) -> None:
         connection.execute("delete from skill_invocation where id = 100")
     connection.close()
     assert place.load().rebuilt == "it holds 299 rows up to id 300, the warehouse 300"
-    place.rebuild()
-    place.fold()
+    place.refresh()
     assert place.rows("select sum(n) from skill_totals") == [(299,)]
 
 
@@ -605,8 +602,7 @@ def test_a_damaged_file_is_moved_aside_and_rebuilt(
     place.load()
     assert "was damaged" in caplog.text
     assert path.with_name("warehouse.duckdb.damaged").read_bytes() == damaged
-    place.rebuild()
-    place.fold()
+    place.refresh()
     assert place.rows("select sum(n) from skill_totals") == [(50,)]
 
 
