@@ -32,6 +32,8 @@ from sb_serving.events import KINDS, OUTCOMES
 from sb_serving.stats import anomaly, trend
 
 Json = dict[str, Any]
+TEN_YEARS = 315_360_000
+"""Seconds: the longest duration that is taken for one, as in the store."""
 Kind = NewType("Kind", str)
 """One of `KINDS`."""
 From = NewType("From", datetime)
@@ -40,6 +42,10 @@ Count = NewType("Count", int)
 """A whole number from 1 on."""
 Share = NewType("Share", float)
 """A number above 0 and below 1."""
+Seconds = NewType("Seconds", float)
+"""A length of time, 0 to ten years."""
+Text = NewType("Text", str)
+"""A text; a whole number is taken for its digits, as in the columns of a file."""
 Until = NewType("Until", datetime)
 """A time, UTC without offset; a date alone means its last moment."""
 
@@ -51,14 +57,15 @@ class Events:
     """The events of one file or database, counted by the files of `sql/analyze/`.
 
     Args:
-        connection: A DuckDB connection that has the rows as `file`.
+        connection: A DuckDB connection that has the rows as `file`; the typed events are its view
+            `events`.
         name: The file's name, for messages.
         strict: Whether `require` refuses values that mean nothing. Files are made for us and can
             be mended; in a `skills.db` such a value is unknown, as everywhere.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, name: str, *, strict: bool) -> None:
-        self._connection = connection
+        self.connection = connection
         self._name = name
         self._strict = strict
         self._columns = set(connection.table("file").columns)
@@ -111,6 +118,10 @@ class Events:
             connection.execute(f"create temp table file as {sql.load('analyze/readable.sql')}")
         return cls(connection, path.name, strict=False)
 
+    def has(self, column: str) -> bool:
+        """Whether the file has a column."""
+        return column in self._columns
+
     def require(self, *columns: str) -> None:
         """Check that columns are there and that their values mean something.
 
@@ -134,7 +145,7 @@ class Events:
 
     def _refuse(self, *columns: str) -> None:
         try:
-            found = self._connection.execute(
+            found = self.connection.execute(
                 sql.load("analyze/refused.sql"), {"outcomes": OUTCOMES, "kinds": KINDS}
             )
             names = [column for column, *_ in found.description or []]
@@ -150,12 +161,12 @@ class Events:
 
     def count(self, query: str, **parameters: object) -> dict[str, NDArray[Any]]:
         """Run `sql/analyze/<query>.sql` and return its columns."""
-        found = self._connection.execute(sql.load(f"analyze/{query}.sql"), parameters)
+        found = self.connection.execute(sql.load(f"analyze/{query}.sql"), parameters)
         return {name: np.ma.getdata(column) for name, column in found.fetchnumpy().items()}
 
     def span(self) -> tuple[datetime, datetime] | None:
         """First and last start, UTC without offset; None without events."""
-        row = self._connection.execute(sql.load("analyze/span.sql")).fetchone()
+        row = self.connection.execute(sql.load("analyze/span.sql")).fetchone()
         return None if row is None or row[0] is None else (row[0], row[1])
 
 
@@ -300,8 +311,51 @@ def clusters(events: Events, *, k: Count | None = None) -> Json:
     }
 
 
+def predict(
+    events: Events, *, train_until: From, known_delay_seconds: Seconds = Seconds(0)
+) -> Json:
+    """How likely each event from `train_until` on is to complete, from what was known before it."""
+    from sb_pipelines.training import features, fit
+
+    known = ("duration_seconds",) if events.has("duration_seconds") else ()
+    events.require("skill_name", "invoked_at", "outcome", *known)
+    history = features.from_file(events.connection, timedelta(seconds=known_delay_seconds))
+    moment: datetime = train_until
+    cut = (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1)  # noqa: DTZ001 (both are UTC)
+    learned = fit.learn(history, cut)
+    p: dict[str, float] = {}
+    if learned.predictor.choice != "not_enough_data":
+        later = np.flatnonzero(history.asked_at >= cut)
+        ids = events.count("predicted")["event_id"][later].tolist()
+        p = dict(zip(ids, learned.predictor.probability(history.rows(later)).tolist(), strict=True))
+        if len(p) < len(ids):
+            raise SbError(
+                f"event_id is not unique: {len(ids)} events have {len(p)} ids",
+                fix="Give every event an id of its own, or leave the column out.",
+            )
+    return {"p": p, "model": learned.predictor.choice, "metrics": learned.report()}
+
+
+def recommend(events: Events, *, users: Sequence[Text], k: Count = Count(10)) -> Json:
+    """Skills that users have not used and that would suit them, best first."""
+    from sb_pipelines.training import recommend as method
+
+    events.require("skill_name", "user_id", *(["outcome"] if events.has("outcome") else []))
+    rows: dict[str, Any] = events.count("user_skill")
+    recommender, _ = method.learn(method.Uses.from_rows(**rows))
+    return {
+        "recommendations": {
+            user: [
+                asdict(one) for one in recommender.suggest(user, recommender.skills_of(user), k=k)
+            ]
+            for user in users
+        }
+    }
+
+
 OPERATIONS: dict[str, Callable[..., Json]] = {
-    operation.__name__: operation for operation in (lift, anomalies, trends, baselines, clusters)
+    operation.__name__: operation
+    for operation in (lift, anomalies, trends, baselines, clusters, predict, recommend)
 }
 
 
@@ -357,6 +411,16 @@ def read_parameters(operation: Callable[..., Json], given: Json) -> Json:
     return arguments
 
 
+_VALUES: dict[Any, tuple[Any, Callable[[Any], bool], str]] = {
+    Count: (int, lambda n: 1 <= n < 2**31, "no whole number from 1 on"),
+    Share: (float, lambda x: 0.0 < x < 1.0, "no number above 0 and below 1"),
+    Seconds: (int | float, lambda x: 0 <= x <= TEN_YEARS, "no number of seconds up to ten years"),
+    Kind: (str, lambda name: name in KINDS, f"none of {', '.join(KINDS)}"),
+    Text: (str | int, lambda _: True, "no text"),
+}
+"""Type -> what JSON gives for it, which values are allowed, and what any other is."""
+
+
 def _convert(hint: Any, value: Any) -> Any:
     """A JSON value as a type of a signature; ValueError says what it is not."""
     choices = get_args(hint)
@@ -371,18 +435,11 @@ def _convert(hint: Any, value: Any) -> Any:
         if not isinstance(value, list) or not value:
             raise ValueError("no list with values")
         return [_convert(choices[0], item) for item in value]
-    if hint is Count:
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
-            raise ValueError("no whole number from 1 on")
-        return value
-    if hint is Share:
-        if not isinstance(value, float) or not 0.0 < value < 1.0:
-            raise ValueError("no number above 0 and below 1")
-        return value
-    if hint is Kind:
-        if value not in KINDS:
-            raise ValueError(f"none of {', '.join(KINDS)}")
-        return value
+    if hint in _VALUES:
+        types, allowed, words = _VALUES[hint]
+        if not isinstance(value, types) or isinstance(value, bool) or not allowed(value):
+            raise ValueError(words)
+        return str(value) if hint is Text else value
     if hint in (From, Until):
         return _moment(value, end_of_day=hint is Until)
     raise TypeError(f"no JSON value becomes {hint}")

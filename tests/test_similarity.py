@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sb_pipelines.training import analyze_ops
+from sb_pipelines.analyze import analyze
 from sb_serving.errors import SbError
 from sb_serving.stats import similarity
 from sb_serving.stats.similarity import UserSkills, nearest, recommend
+from tests.runs import events_of
 
 Sets = list[set[int]]
 
@@ -179,17 +182,38 @@ def test_the_operation_answers_by_name() -> None:
     events = {
         "user_id": np.array([f"user-{number}" for number in user], dtype=object),
         "skill_name": np.array([f"skill-{number}" for number in ones.indices], dtype=object),
-        "invoked_at": np.datetime64("2026-11-20") + np.arange(len(user)),
+        "invoked_at": np.datetime64("2026-11-20", "s") + np.arange(len(user)),
         "outcome": np.array(["completed", "completed", "failed"])[np.arange(len(user)) % 3],
     }
-    found = analyze_ops.recommend(events, users=["user-0", "nobody"], k=3)["recommendations"]
+
+    def asked(users: list[object], **given: object) -> Any:
+        kept = {name: column for name, column in events.items() if name not in given}
+        return analyze("recommend", events_of(kept), {"users": users, "k": 3})["recommendations"]
+
+    found = asked(["user-0", "nobody", 7])
     used = {f"skill-{number}" for number in ones.of(0)}
     rest = {f"skill-{number}" for number in range(10)} - used
     assert {one["skill_name"] for one in found["user-0"]} & rest
     assert not {one["skill_name"] for one in found["user-0"]} & used
     assert [one["source"] for one in found["nobody"]] == ["global_popularity"] * 3
+    assert found["7"] == found["nobody"]
     assert all(0 < one["completion_rate"] < 1 for one in found["user-0"])
+    without = asked(["user-0"], outcome=None, invoked_at=None)["user-0"]
+    assert [one["completion_rate"] for one in without] == [None] * 3
     with pytest.raises(SbError, match="k = 0"):
-        analyze_ops.recommend(events, users=[], k=0)
+        analyze("recommend", events_of(events), {"users": ["user-0"], "k": 0})
+    with pytest.raises(SbError, match=r"users = \[null\] is no text"):
+        analyze("recommend", events_of(events), {"users": [None]})
     with pytest.raises(SbError, match="no column 'user_id'"):
-        analyze_ops.recommend({k: v for k, v in events.items() if k != "user_id"}, users=[])
+        asked(["user-0"], user_id=None)
+
+
+def test_runs_of_unknown_users_count_for_completion_alone() -> None:
+    events = {
+        "user_id": np.array([None, "", "a", "a", "b"], dtype=object),
+        "skill_name": np.array(["lost", "lost", "x", "y", "x"], dtype=object),
+        "completed": np.array([True, False, True, True, True]),
+    }
+    found = analyze("recommend", events_of(events), {"users": ["b", ""]})["recommendations"]
+    assert [one["skill_name"] for one in found["b"]] == ["y"]
+    assert [one["skill_name"] for one in found[""]] == ["x", "y"]

@@ -14,14 +14,13 @@ from datetime import timedelta
 
 import duckdb
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from sb_serving import sql
-from sb_serving.errors import SbError
 from sb_serving.predict import DAY, RECENT
 from sb_serving.stats.success import COUNTS
 
-__all__ = ["History", "from_columns", "from_events", "texts"]
+__all__ = ["History", "from_file", "from_warehouse"]
 
 Ints = NDArray[np.int64]
 
@@ -34,12 +33,10 @@ _WINDOWS: dict[str, tuple[str, str, int | None]] = {
 }
 """Scope, window and span of those of `COUNTS` that are not counted over all time."""
 
-_TEXTS = ("session_id", "user_id", "workflow_phase", "agent", "agent_version", "model")
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """Runs in the order given, with what was known before each.
+    """Runs, with what was known before each.
 
     Attributes:
         counts: `asked_at` and the columns of `COUNTS` and `SESSION` (see
@@ -71,75 +68,32 @@ class History:
         return {name: column[which] for name, column in self.counts.items()}
 
 
-def from_events(connection: duckdb.DuckDBPyConnection) -> History:
-    """The history of a warehouse.
+def from_warehouse(connection: duckdb.DuckDBPyConnection) -> History:
+    """The history of a warehouse, in the order of its ids.
 
     Args:
         connection: Has the table `events`; temporary tables are made in it.
     """
-    connection.execute(
-        f"create or replace temp view training_events as {sql.load('training/from_events.sql')}"
-    )
-    return _history(connection)
+    return _history(connection, "from_warehouse", {})
 
 
-def from_columns(
-    runs: Mapping[str, ArrayLike], *, known_delay: timedelta = timedelta(0)
-) -> History:
-    """The history of runs that are in memory.
+def from_file(connection: duckdb.DuckDBPyConnection, delay: timedelta) -> History:
+    """The history of an event file, by start and event id.
 
     Args:
-        runs: Columns of one length: `skill_name`, `invoked_at` (datetime64, UTC) and `outcome`,
-            and where they are known `duration_seconds`, `session_id`, `user_id`,
-            `workflow_phase`, `agent`, `agent_version`, `model`. Missing values are None, NaN or
-            masked.
-        known_delay: How long after its end an outcome becomes known.
-
-    Raises:
-        SbError: A column is missing, or a time is.
+        connection: Has the view `events` of `sql/analyze/events.sql`; temporary tables are made.
+        delay: How long after its end an outcome becomes known.
     """
-    for name in ("skill_name", "invoked_at", "outcome"):
-        if name not in runs:
-            raise SbError(f"the events have no column {name!r}")
-    started = np.asarray(runs["invoked_at"]).astype("datetime64[us]")
-    if np.isnat(started).any():
-        raise SbError("invoked_at is missing in some events")
-    asked = started.astype(np.int64)
-    seconds = np.zeros(len(asked))
-    if "duration_seconds" in runs:
-        given = np.ma.filled(np.ma.asarray(runs["duration_seconds"]).astype(np.float64), np.nan)
-        seconds = np.maximum(np.nan_to_num(given, nan=0.0), 0.0)
-    delay = known_delay // _MICROSECOND
-    table: dict[str, NDArray[np.generic]] = {
-        "row": np.arange(len(asked)),
-        "skill_name": texts(runs, "skill_name", len(asked)),
-        "asked_at": asked,
-        "known_at": asked + np.round(seconds * 1e6).astype(np.int64) + delay,
-        # Shifted like the outcomes: else a delay of a week would empty the week.
-        "bucket_at": asked + delay,
-        "outcome": texts(runs, "outcome", len(asked)),
-        **{name: texts(runs, name, len(asked)) for name in _TEXTS},
-    }
-    with duckdb.connect() as connection:
-        connection.execute("set TimeZone = 'UTC'")
-        connection.register("training_given", table)
-        connection.execute(sql.load("training/from_columns.sql"))
-        return _history(connection)
+    return _history(connection, "from_file", {"delay": delay // _MICROSECOND})
 
 
-def texts(runs: Mapping[str, ArrayLike], name: str, size: int) -> NDArray[np.object_]:
-    """A column of texts, '' where missing."""
-    if name not in runs:
-        return np.full(size, "", dtype=object)
-    column = runs[name]
-    plain = np.asarray(np.ma.getdata(column), dtype=object)
-    missing = np.array([value is None or value != value for value in plain], dtype=bool)
-    if isinstance(column, np.ma.MaskedArray):
-        missing |= np.ma.getmaskarray(column)
-    return np.where(missing, "", plain)
-
-
-def _history(connection: duckdb.DuckDBPyConnection) -> History:
+def _history(
+    connection: duckdb.DuckDBPyConnection, source: str, parameters: Mapping[str, object]
+) -> History:
+    connection.execute(
+        f"create or replace temp table training_events as {sql.load(f'training/{source}.sql')}",
+        dict(parameters),
+    )
     for statement in ("facts", "asked"):
         connection.execute(sql.load(f"training/{statement}.sql"))
 

@@ -88,6 +88,32 @@ class Learned:
     horizon_seconds: float | None = None
     corrected: bool = False
 
+    def report(self) -> dict[str, Any]:
+        """What was found, as JSON."""
+        by_method: dict[str, dict[str, Any]] = {}
+        for score in self.scores:
+            by_method.setdefault(score.method, {})[score.metric] = {
+                "value": score.value,
+                "low": score.low,
+                "high": score.high,
+            }
+        table = self.predictor.reliability
+        return {
+            "reason": self.reason,
+            "n_train": self.n,
+            "n_train_completed": self.completed,
+            "n_judged": self.judged,
+            "horizon_seconds": self.horizon_seconds,
+            "corrected": self.corrected,
+            "scores": by_method,
+            "intervals": "95 %: DeLong for auc, sessions resampled for the others",
+            "reliability": [
+                {"p_upper": float(edge), "n": int(n), "completed": int(completed)}
+                for edge, n, completed in ([] if table is None else table)
+            ],
+            "importance": dict(self.importance or {}),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class _Block:

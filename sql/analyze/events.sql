@@ -6,6 +6,8 @@
 -- kind              NULL where unknown.
 -- outcome           the file's own, else by `completed`: true, false, NULL are completed, failed,
 --                   no_result.
+-- ended_at          NULL where unknown.
+-- agent, agent_version, model  '' where unknown, like workflow_phase.
 -- duration_seconds  NULL, unknown, unless it is a number from 0 to ten years, the recorder's bounds.
 
 select
@@ -14,7 +16,7 @@ select
     cast(try_cast(cast(invoked_at as VARCHAR) as TIMESTAMPTZ) as TIMESTAMP) as invoked_at,
     cast(session_id as VARCHAR) as session_id,
     coalesce(cast(user_id as VARCHAR), '') as user_id,
-    cast(workflow_phase as VARCHAR) as workflow_phase,
+    coalesce(cast(workflow_phase as VARCHAR), '') as workflow_phase,
     cast(kind as VARCHAR) as kind,
     coalesce(
         cast(outcome as VARCHAR),
@@ -28,5 +30,9 @@ select
         when try_cast(cast(duration_seconds as VARCHAR) as DOUBLE) between 0 and 315360000
             then try_cast(cast(duration_seconds as VARCHAR) as DOUBLE)
     end as duration_seconds,
+    cast(try_cast(cast(ended_at as VARCHAR) as TIMESTAMPTZ) as TIMESTAMP) as ended_at,
+    coalesce(cast(agent as VARCHAR), '') as agent,
+    coalesce(cast(agent_version as VARCHAR), '') as agent_version,
+    coalesce(cast(model as VARCHAR), '') as model,
     cast(error_type as VARCHAR) as error_type
 from given

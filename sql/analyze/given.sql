@@ -14,6 +14,10 @@ from (
         null as outcome,
         null as completed,
         null as duration_seconds,
+        null as ended_at,
+        null as agent,
+        null as agent_version,
+        null as model,
         null as error_type
     where false
 )

@@ -21,8 +21,8 @@ from sb_pipelines.training import evaluate, features, fit
 from sb_pipelines.training.export import forest_of
 from sb_serving.demo import DemoPlan, chunks
 from sb_serving.stats import success
+from tests.runs import Columns, history_of
 
-Columns = dict[str, Any]
 Row = dict[str, Any]
 SEED = 40
 END = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -70,7 +70,7 @@ def start_of(history: features.History) -> int:
 
 def judged(name: str, columns: Columns, bars: dict[str, float], *, slack: float = 0.0) -> list[Row]:
     """Train on the earlier runs, judge on the later ones, one row per measure."""
-    history = features.from_columns(columns)
+    history = history_of(columns)
     cut = start_of(history)
     learned = fit.learn(history, cut, seed=SEED)
     later = np.flatnonzero((history.asked_at >= cut) & history.decided)
@@ -125,14 +125,14 @@ def verdict(good: bool, bar: str) -> str:
 
 def leak(name: str, columns: Columns) -> Row:
     """Flip what was not known at a cut inside the later runs; nothing up to the cut may move."""
-    history = features.from_columns(columns)
+    history = history_of(columns)
     learned = fit.learn(history, start_of(history), seed=SEED)
     cut = int(np.sort(history.asked_at)[int(0.85 * len(history))])
     unknown = history.known_at >= cut
     other = {"completed": "failed", "failed": "completed"}
     outcome = np.array([other.get(one, one) for one in columns["outcome"]], dtype=object)
     flipped = columns | {"outcome": np.where(unknown, outcome, columns["outcome"])}
-    again = features.from_columns(flipped)
+    again = history_of(flipped)
     taught = fit.learn(again, start_of(again), seed=SEED)
     before = np.flatnonzero((history.asked_at >= start_of(history)) & (history.asked_at <= cut))
     first = learned.predictor.probability(history.rows(before))
@@ -154,7 +154,7 @@ def without_signal(n: int, seeds: int) -> Row:
     """Demos in which no model can beat the rate per skill."""
     served = []
     for seed in range(SEED, SEED + seeds):
-        history = features.from_columns(demo(n, seed, signal=False, planted_failure=False))
+        history = history_of(demo(n, seed, signal=False, planted_failure=False))
         served.append(fit.learn(history, start_of(history), seed=seed).predictor.choice)
     refused = served.count("shrunk_rate")
     return {
@@ -169,7 +169,7 @@ def duration(n: int, bar: float) -> Row:
     """Training with features, as an asset would."""
     columns = demo(n, SEED)
     begun, used = time.perf_counter(), time.process_time()
-    history = features.from_columns(columns)
+    history = history_of(columns)
     counted = time.perf_counter() - begun
     fit.learn(history, int(history.known_at.max()) + 1, seed=SEED)
     took = time.perf_counter() - begun
@@ -186,7 +186,7 @@ def scoring(columns: Columns) -> list[Row]:
     """The flat forest against scikit-learn, and the time of one row."""
     from sklearn.ensemble import RandomForestClassifier
 
-    history = features.from_columns(columns)
+    history = history_of(columns)
     rows: NDArray[np.float64] = success.features(history.counts, 20.0)
     fitted = RandomForestClassifier(
         fit.TREES, min_samples_leaf=fit.LEAF, max_depth=fit.DEPTH, random_state=SEED

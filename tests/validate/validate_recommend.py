@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from sb_pipelines.training import analyze_ops
+from sb_pipelines.training.recommend import Uses
 from sb_serving.demo import DemoPlan, chunks
-from sb_serving.stats import baseline, similarity
+from sb_serving.stats import similarity
+from tests.runs import events_of
 
 Row = dict[str, Any]
 SEED = 70
@@ -51,10 +52,15 @@ def flights(file: Path) -> dict[str, Any]:
         )
 
 
+def uses_of(events: dict[str, Any]) -> Uses:
+    """Who uses what, as `sb analyze` counts it."""
+    return Uses.from_rows(**events_of(events).count("user_skill"))
+
+
 def replayed(name: str, events: dict[str, Any], *, barred: bool) -> Row:
     """Recall of every method, and of the one that the replay on other users would choose."""
-    uses = analyze_ops._uses(events)
-    completion = baseline.fit(uses.completed, uses.decided).rate(uses.completed, uses.decided)
+    uses = uses_of(events)
+    completion = uses.completion
     found = similarity.replay(uses.matrix, uses.latest, completion, seed=SEED)
     # The choice, on half of the users; what is chosen is judged on the others.
     users = sorted(uses.latest)
@@ -89,8 +95,8 @@ def replayed(name: str, events: dict[str, Any], *, barred: bool) -> Row:
 
 def completion_of_lists(events: dict[str, Any]) -> Row:
     """Mean completion rate of what is recommended, beside that of what is popular."""
-    uses = analyze_ops._uses(events)
-    completion = baseline.fit(uses.completed, uses.decided).rate(uses.completed, uses.decided)
+    uses = uses_of(events)
+    completion = uses.completion
     ours, plain, popular = [], [], []
     for user in range(0, len(uses.users), max(1, len(uses.users) // 200)):
         own = uses.matrix.of(user)
