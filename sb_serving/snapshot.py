@@ -16,6 +16,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ SCHEMA_VERSION = 1
 
 THREADS = 2
 MEMORY_LIMIT = "512MB"
+PUBLISH_WAIT_SECONDS = 30.0
+"""How long a publish waits for another process that publishes into the same folder."""
+
 _HEADER_BYTES = 3 * 4096
 _NAME = re.compile(r"(\d{6,})\.duckdb\Z")
 _ARRAY_KINDS = "biuf"
@@ -155,14 +159,26 @@ def _publishing(folder: Path) -> Iterator[None]:
             fix="Check its permissions, or name another folder with SB_SNAPSHOTS.",
         ) from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _take_turn(descriptor, folder)
         yield
-    except BlockingIOError:
-        raise SbError(
-            f"another process is publishing into {folder}", fix="Wait until it is done."
-        ) from None
     finally:
         os.close(descriptor)
+
+
+def _take_turn(descriptor: int, folder: Path) -> None:
+    end = time.monotonic() + PUBLISH_WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise SbError(
+                    f"another process has been publishing into {folder} for "
+                    f"{PUBLISH_WAIT_SECONDS:g} s",
+                    fix=f"Wait until it is done; `fuser {folder / '.lock'}` finds it.",
+                ) from None
+        time.sleep(0.05)
 
 
 def _sweep(folder: Path) -> None:
@@ -197,8 +213,9 @@ def _count_tables(connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
     ).fetchall()
     counts = {}
     for (name,) in names:
-        row = connection.execute(f'select count(*) from "{name}"').fetchone()  # noqa: S608
-        counts[str(name)] = int(row[0]) if row else 0
+        # Not by `fetchone`: since DuckDB 2.0 that leaves the result open.
+        ((rows,),) = connection.execute(f'select count(*) from "{name}"').fetchall()  # noqa: S608
+        counts[str(name)] = int(rows)
     return counts
 
 
@@ -472,10 +489,10 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     )
     try:
         # A file cut short opens as long as its header and catalog are there.
-        row = connection.execute(
+        ((size,),) = connection.execute(
             "select block_size * total_blocks from pragma_database_size()"
-        ).fetchone()
-        expected = int(row[0]) + _HEADER_BYTES if row else 0
+        ).fetchall()
+        expected = int(size) + _HEADER_BYTES
         if path.stat().st_size < expected:
             raise SbError(f"it has {path.stat().st_size} bytes of {expected}")
     except BaseException:

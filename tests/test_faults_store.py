@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import timedelta
@@ -149,6 +150,19 @@ def test_a_database_held_by_another_program_is_waited_for_and_named(
             store.record(invocation(1))
         other.execute("rollback")
         assert not store.record(invocation(1)).duplicate
+
+
+def test_a_command_that_only_looks_does_not_wait_long(store: Store) -> None:
+    """Another program in exclusive mode keeps readers out too; it says how long it waited."""
+    store.close()
+    with closing(sqlite3.connect(store.path, isolation_level=None)) as other:
+        other.execute("pragma locking_mode = exclusive")
+        other.execute("pragma journal_mode = delete")
+        other.execute("begin exclusive")
+        begun = time.monotonic()
+        with pytest.raises(SbError, match=r"stayed locked by another program for 0\.2 s"):
+            connect_readonly(store.path, wait=0.2)
+        assert time.monotonic() - begun < 5
 
 
 def test_a_process_that_never_ends_its_turn_is_not_waited_for_for_ever(

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -142,14 +143,31 @@ def test_the_build_may_read_another_file(folder: Path) -> None:
     holder.close()
 
 
-def test_two_publishers_do_not_meet(folder: Path) -> None:
+def test_two_publishers_do_not_meet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot, "PUBLISH_WAIT_SECONDS", 0.2)
+
     def publishes_too(connection: duckdb.DuckDBPyConnection) -> None:
         build(connection)
-        with pytest.raises(SbError, match="another process is publishing"):
+        with pytest.raises(SbError, match=r"has been publishing into .* for 0.2 s"):
             published(folder)
 
     assert published(folder, publishes_too).name == "000001.duckdb"
     assert files(folder) == ["000001.duckdb"]
+
+
+def test_a_publisher_waits_for_the_one_before(folder: Path) -> None:
+    """The second is asked for while the first builds, and ends after it."""
+    threads = []
+
+    def slowly(connection: duckdb.DuckDBPyConnection) -> None:
+        build(connection)
+        threads.append(threading.Thread(target=published, args=(folder,)))
+        threads[0].start()
+        time.sleep(0.2)
+
+    published(folder, slowly)
+    threads[0].join()
+    assert files(folder) == ["000001.duckdb", "000002.duckdb"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(folder: Path) -> None:

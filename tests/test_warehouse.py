@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import shutil
 import sqlite3
 import subprocess
@@ -30,7 +31,7 @@ from sb_pipelines.resources import (
     set_watermark,
     watermark,
 )
-from sb_serving import times
+from sb_serving import sql, times
 from sb_serving.errors import SbError
 from sb_serving.events import DURATION_BUCKETS, Invocation
 from sb_serving.store import Store, migrate, restore
@@ -276,6 +277,54 @@ def test_an_unreadable_time_is_kept_and_counted_apart(place: Place) -> None:
     assert place.rows("select id from events") == [(len(UNREADABLE) + 1,)]
     assert place.rows("select sum(n) from skill_totals") == [(1,)]
     assert place.load().rebuilt == ""
+
+
+def odd_time(draw: random.Random) -> str:
+    """A time as some tool may write it, or something near one."""
+    days = ["2026-11-20", "2024-02-29", "2023-02-29", "2026-13-01", "2026-04-31", "2026-11-2"]
+    day = draw.choice([*days, "0000-01-01", "0001-01-01", "9999-12-30", "9999-12-31"])
+    if draw.random() < 0.1:
+        return day
+    text = (
+        day + draw.choice(["T", "T", " ", "t", "  "]) + draw.choice(["10", "23", "00", "24", "7"])
+    )
+    text += ":" + draw.choice(["00", "59", "59", "60", "5"])
+    if draw.random() < 0.8:
+        text += ":" + draw.choice(["00", "59", "60"])
+        text += draw.choice(["", ".5", ".999999", ".9999999", ".000000", ".999600", ".", ".1e5"])
+    text += draw.choice(
+        ["", "Z", "z", "+00:00", "+02:00", "-05:30", "+15:00", "+0200", " +02:00", " "]
+    )
+    if draw.random() < 0.1:
+        place = draw.randrange(len(text))
+        text = text[:place] + draw.choice("x 1:-+.TZ") + text[place + 1 :]
+    return text
+
+
+def test_the_hours_of_the_store_are_those_of_the_warehouse(place: Place) -> None:
+    """Two engines read the same odd text: each row counts in both, in one hour, or in neither."""
+    draw = random.Random(5)
+    durations = [None, 0.0, 1.5, 315_360_000.0, 315_360_001.0, -1.0, 9e999, "soon"]
+    rows = [
+        (f"s{draw.randrange(3)}", odd_time(draw), "s", draw.choice([0, 1]), None, seconds, None)
+        for seconds in durations
+        for _ in range(250)
+    ]
+    place.add_raw(*rows)
+    place.refresh()
+    warehouse = place.rows(
+        "select skill_name, strftime(hour, '%Y-%m-%dT%H'), completed, no_result, duration_n,"
+        " duration_sum from skill_time_series order by 1, 2"
+    )
+    hours = (
+        "select skill_name, hour, completed, no_result, duration_n, duration_sum from skill_hour"
+        " order by 1, 2"
+    )
+    assert sum(row[2] + row[3] for row in warehouse) > 100
+    assert place.stored(hours) == warehouse
+    with closing(sqlite3.connect(place.db)) as connection:
+        connection.executescript(sql.load("store/count_hours_anew.sql"))
+        assert connection.execute(hours).fetchall() == warehouse
 
 
 def test_rows_without_companion_follow_the_readers_rules(place: Place) -> None:

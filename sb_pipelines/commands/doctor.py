@@ -80,8 +80,9 @@ def _identity(settings: Settings) -> str:
 
 def _store(settings: Settings) -> str:
     from sb_serving.store import migrate, reader
+    from sb_serving.store.connection import LOOK_SECONDS
 
-    connection = reader.connect_readonly(settings.skills_db)
+    connection = reader.connect_readonly(settings.skills_db, wait=LOOK_SECONDS)
     try:
         status = migrate.status(connection, settings.skills_db)
         if status.pending:

@@ -13,7 +13,7 @@ from sb_pipelines.commands import options
 from sb_serving.errors import SbError
 from sb_serving.settings import Settings
 from sb_serving.store import migrate, restore
-from sb_serving.store.connection import connect, connect_readonly
+from sb_serving.store.connection import LOOK_SECONDS, connect, connect_readonly
 
 
 @click.group()
@@ -28,7 +28,7 @@ def command() -> None:
 def status(home: Path | None, skills_db: Path | None, as_json: bool) -> None:
     """Say which versions are applied, which are pending, and which backups there are."""
     path = Settings.load(home=home, skills_db=skills_db).skills_db
-    with closing(connect_readonly(path)) as connection:
+    with closing(connect_readonly(path, wait=LOOK_SECONDS)) as connection:
         current = migrate.status(connection, path)
     backups = restore.listed(path)
     if as_json:

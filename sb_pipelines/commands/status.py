@@ -43,8 +43,9 @@ def collect(settings: Settings) -> dict[str, Any]:
     """
     from sb_serving.snapshot import SnapshotHolder
     from sb_serving.store import reader
+    from sb_serving.store.connection import LOOK_SECONDS
 
-    connection = reader.connect_readonly(settings.skills_db)
+    connection = reader.connect_readonly(settings.skills_db, wait=LOOK_SECONDS)
     try:
         newest, last = connection.execute(
             "select coalesce(max(id), 0), max(invoked_at) from skill_invocation"

@@ -22,6 +22,9 @@ from sb_serving.errors import SbError
 BUSY_SECONDS = 30.0
 """How long a writer waits for the database before it gives up with a message."""
 
+LOOK_SECONDS = 2.0
+"""How long a command waits that only looks: somebody sits before it."""
+
 CHECKPOINT_PAGES = 4_000
 """Pages of the log of changes (16 MB) before it is written back. A commit touches some 24 pages,
 many of them the same each time; SQLite's own 1,000 make single commits a third slower."""
@@ -67,19 +70,24 @@ def use_wal(connection: sqlite3.Connection, path: Path) -> None:
                 connection.execute("pragma journal_mode = wal")
 
 
-def connect_readonly(path: Path) -> sqlite3.Connection:
+def connect_readonly(path: Path, *, wait: float | None = None) -> sqlite3.Connection:
     """Open a database for reading only; never creates a file.
 
+    Args:
+        path: The file.
+        wait: Seconds to wait where another program keeps every reader out; default BUSY_SECONDS.
+
     Raises:
-        SbError: There is no such file, or it is not an SQLite database.
+        SbError: There is no such file, it is not an SQLite database, or it stayed locked.
     """
     if not path.exists():
         raise missing(path)
-    with explained(path):
+    seconds = BUSY_SECONDS if wait is None else wait
+    with explained(path, seconds):
         connection = sqlite3.connect(
             f"file:{quote(str(path))}?mode=ro",
             uri=True,
-            timeout=BUSY_SECONDS,
+            timeout=seconds,
             isolation_level=None,
             check_same_thread=False,
         )
@@ -100,8 +108,12 @@ def missing(path: Path) -> SbError:
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path, seconds: float | None = None) -> Iterator[None]:
     """Turn what SQLite says about a file into a message for the user.
+
+    Args:
+        path: The file.
+        seconds: How long a lock was waited for; default BUSY_SECONDS.
 
     Raises:
         SbError: SQLite could not read or write the file. A violated constraint is a programming
@@ -112,16 +124,17 @@ def explained(path: Path) -> Iterator[None]:
     except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
         raise
     except sqlite3.DatabaseError as error:
-        raise meaning(path, error) from error
+        raise meaning(path, error, seconds) from error
 
 
-def meaning(path: Path, error: sqlite3.Error) -> SbError:
+def meaning(path: Path, error: sqlite3.Error, seconds: float | None = None) -> SbError:
     """What an error of SQLite's means for the user, and the way out."""
     text = str(error)
     words, message, fix = next(
         meaning for meaning in _MEANINGS if any(word in text for word in meaning[0])
     )
-    values = {"path": path, "text": text, "seconds": BUSY_SECONDS}
+    waited = BUSY_SECONDS if seconds is None else seconds
+    values = {"path": path, "text": text, "seconds": waited}
     message, fix = message.format(**values), fix.format(**values)
     backups = sorted(path.parent.glob(f"{escape(path.name)}.backup-*Z"))
     if "malformed" in words and backups:
@@ -137,7 +150,7 @@ _MEANINGS = (
     ),
     (
         ("locked", "busy"),
-        "{path} stayed locked by another program for {seconds:.0f} s",
+        "{path} stayed locked by another program for {seconds:g} s",
         "Find it with `fuser {path}` and try again.",
     ),
     (

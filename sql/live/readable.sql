@@ -6,8 +6,12 @@ from (
     select
         text,
         case
-            when text like '____-__-__T__:__:__.______+00:00' then try_cast(text as TIMESTAMP)
-            when text like '____-__-__%' then cast(try_cast(text as TIMESTAMPTZ) as TIMESTAMP)
+            when text like '____-__-__T__:__:__.______+00:00' and substr(text, 12, 2) <> '24'
+                then try_cast(text as TIMESTAMP)
+            when regexp_full_match(
+                text,
+                '\d{4}-\d\d-\d\d([ T]([01]\d|2[0-3]):\d\d(:\d\d(\.\d+)?)?(Z|[+-](0\d|1[0-4]):[0-5]\d)?)?'
+            ) then cast(try_cast(text as TIMESTAMPTZ) as TIMESTAMP)
         end as parsed
     from (select unnest($texts) as text)
 )

@@ -1,10 +1,12 @@
--- engine: duckdb (reads an Arrow stream, try_cast, to_microseconds)
+-- engine: duckdb (reads an Arrow stream, try_cast, to_microseconds, regexp_full_match)
 -- One row per invocation of skills.db with $after < id <= $until, typed, as `arriving` yields them.
 -- Unknown values arrive as '' and -1 (see store/event_rows.sql) and become NULL here. Every column is
 -- cast, because of a stream without rows the driver takes any column for whole numbers.
 -- invoked_at        NULL where it cannot be read as a time of the years 1 to 9999. Text without an
 --                   offset means UTC. The detour over TIMESTAMPTZ is needed: a cast of text to
 --                   TIMESTAMP drops an offset without a word. The canonical form goes the fast way.
+--                   What else the cast would take is left out, so that it is the same times that
+--                   SQLite reads: triggers/trg_skill_hour_after_insert.sql has the other half.
 -- ended_at          when the outcome was known: the end as recorded, else start + duration, else the
 --                   start.
 -- user_id           keyed hash; the one text that stays '' where unknown.
@@ -40,8 +42,12 @@ from (
         cast(skill_name as VARCHAR) as skill_name,
         cast(invoked_at as VARCHAR) as text,
         case
-            when text like '____-__-__T__:__:__.______+00:00' then try_cast(text as TIMESTAMP)
-            when text like '____-__-__%' then cast(try_cast(text as TIMESTAMPTZ) as TIMESTAMP)
+            when text like '____-__-__T__:__:__.______+00:00' and substr(text, 12, 2) <> '24'
+                then try_cast(text as TIMESTAMP)
+            when regexp_full_match(
+                text,
+                '\d{4}-\d\d-\d\d([ T]([01]\d|2[0-3]):\d\d(:\d\d(\.\d+)?)?(Z|[+-](0\d|1[0-4]):[0-5]\d)?)?'
+            ) then cast(try_cast(text as TIMESTAMPTZ) as TIMESTAMP)
         end as moment,
         case
             when moment >= TIMESTAMP '0001-01-01' and moment < TIMESTAMP '9999-12-31' then moment
