@@ -6,22 +6,37 @@ what they found arrives.
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import duckdb
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from sb_pipelines import analyze, plots, tables
 from sb_pipelines.analyze import Events
 from sb_pipelines.definitions import build
-from sb_pipelines.defs import events, time_series, trends
-from sb_pipelines.resources import SkillsDb, Warehouse
-from sb_serving import demo, times
+from sb_pipelines.defs import (
+    baselines,
+    clusters,
+    dependencies,
+    events,
+    sets,
+    time_series,
+    trends,
+)
+from sb_pipelines.resources import SkillsDb, Warehouse, set_watermark
+from sb_serving import demo, sql, times
+from sb_serving.events import Invocation
 from sb_serving.settings import Settings
 from sb_serving.stats import trend
 from sb_serving.store import Store
+from tests.builders import invocation
 
 NOW = datetime(2026, 11, 22, 15, 20, tzinfo=UTC)
 NAIVE = NOW.replace(tzinfo=None)
@@ -39,6 +54,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         events.load(connection, SkillsDb(path=str(folder / "skills.db")))
         time_series.rebuild_days(connection, datetime(2020, 1, 1), datetime(2020, 1, 1))
         time_series.fold_totals(connection)
+        sets.fold_sets(connection)
     return folder
 
 
@@ -128,6 +144,275 @@ def test_the_check_of_trends_finds_what_cannot_be(place: Path) -> None:
     ):
         assert not spoil(place, check, statement), statement
     assert passes(place, check)
+
+
+# --- skill_community_baselines --------------------------------------------------------------------
+
+
+def refreshed(folder: Path, *recorded: Invocation) -> Warehouse:
+    """A warehouse of some records: events, series, totals and sets."""
+    with Store.open(folder / "skills.db", create=True) as store:
+        assert store.import_batch(recorded).refused == ()
+    warehouse = at(folder)
+    with warehouse.writing(create=True) as connection:
+        events.load(connection, SkillsDb(path=str(folder / "skills.db")))
+        time_series.rebuild_days(connection, datetime(2020, 1, 1), datetime(2020, 1, 1))
+        time_series.fold_totals(connection)
+        sets.fold_sets(connection)
+    return warehouse
+
+
+def test_baselines_are_those_of_the_events_themselves(place: Path) -> None:
+    with at(place).writing() as connection:
+        found = baselines.update(connection, NAIVE)
+    store = Events.from_store(place / "skills.db")
+    whole = analyze.analyze("baselines", store, {"min_users": 5})["baselines"]
+    expected = {row["skill_name"]: row for row in whole}
+    stored = {row["skill_name"]: row for row in rows(place, "from skill_community_baselines")}
+    assert stored == {row["skill_name"]: row for row in found.rows}
+    assert stored.keys() == expected.keys()
+    assert found.hidden == 0
+    for name, row in stored.items():
+        one = expected[name]
+        assert (row["completion_rate_n"], row["total_users"]) == (one["n"], one["users"])
+        assert row["global_completion_rate"] == pytest.approx(one["shrunk_rate"])
+        assert row["completion_rate_low"] == pytest.approx(one["low"])
+        assert row["effectiveness_percentile"] == pytest.approx(one["percentile"])
+        assert row["skills"] == len(stored)
+    assert passes(place, baselines.baselines_are_possible)
+
+
+def test_a_baseline_counted_by_hand(tmp_path: Path) -> None:
+    """Two days of 1, 3 and of 8 seconds: mean 4; as days, (4, 2 calls) and (8, 1 call)."""
+    day = [invocation(i, invoked_at=f"2026-11-{20 + i // 3}T10:00:0{i}Z") for i in range(1, 4)]
+    durations, phases = (1.0, 3.0, 8.0), ("setup", None, "setup")
+    warehouse = refreshed(
+        tmp_path,
+        *(
+            dataclasses.replace(one, duration_seconds=seconds, workflow_phase=phase)
+            for one, seconds, phase in zip(day, durations, phases, strict=True)
+        ),
+        invocation(9, outcome="rejected", duration_seconds=None),
+    )
+    with warehouse.writing() as connection:
+        (row,) = baselines.update(connection, NAIVE).rows
+    assert (row["total_users"], row["min_users"], row["skills"]) == (1, 1, 1)
+    assert (row["total_invocations"], row["completion_rate_n"], row["raw_completion_rate"]) == (
+        (4, 3, 1.0)
+    )
+    assert row["global_avg_duration_seconds"] == pytest.approx(4.0)
+    assert (row["duration_n"], row["duration_days"]) == (3, 2)
+    # Residuals of the daily sums 4 - 2 * 4 = -4 and 8 - 4 = 4: 32 * 2 / 1 / 9, t(1) = 12.706.
+    assert row["duration_high"] == pytest.approx(4 + 12.7062047 * (64 / 9) ** 0.5)
+    assert row["duration_low"] == 0.0
+    assert row["most_common_workflow_phase"] == "setup"
+    assert (row["phase_n"], row["phased"]) == (2, 2)
+
+
+def test_a_skill_of_four_users_is_hidden_once_there_are_others(tmp_path: Path) -> None:
+    """Nothing shown depends on it; a skill of five is shown."""
+
+    def used(skill: str, users: int, first: int) -> list[Invocation]:
+        return [invocation(first + i, skill_name=skill, user_id=f"{i:032x}") for i in range(users)]
+
+    with refreshed(tmp_path, *used("known", 5, 0), *used("secret", 4, 100)).writing() as connection:
+        found = baselines.update(connection, NAIVE)
+    assert [row["skill_name"] for row in found.rows] == ["known"]
+    assert found.hidden == 1
+    assert passes(tmp_path, baselines.baselines_are_possible)
+    for statement in (
+        "update skill_community_baselines set total_users = 4",
+        "update skill_community_baselines set completion_rate_high = 0",
+        "update skill_community_baselines set duration_n = 99",
+        "delete from skill_community_baselines where true",
+    ):
+        assert not spoil(tmp_path, baselines.baselines_are_possible, statement), statement
+
+
+# --- skill_dependencies ---------------------------------------------------------------------------
+
+
+def test_dependencies_are_those_of_the_events_themselves(place: Path) -> None:
+    found = dependencies.update(at(place), NAIVE)
+    store = Events.from_store(place / "skills.db")
+    pairs = analyze.analyze("lift", store, {})["pairs"]
+    assert len(found) == len(pairs) > 50
+    stored = rows(place, "from skill_dependencies")
+    by_pair = {(row["skill_a"], row["skill_b"]): row for row in stored}
+    for pair in pairs:
+        row = by_pair[pair["a"], pair["b"]]
+        assert (row["co_occurrence_count"], row["n_a"], row["n_b"], row["n_sessions"]) == (
+            (pair["n_ab"], pair["n_a"], pair["n_b"], pair["n_sessions"])
+        )
+        assert row["lift_score"] == pytest.approx(pair["lift"])
+        assert (row["lift_low"], row["lift_high"]) == pytest.approx(
+            (pair["lift_low"], pair["lift_high"])
+        )
+        assert row["q_value"] == pytest.approx(pair["q_value"], rel=1e-6)
+        assert row["significant"] == pair["significant"]
+    assert {row["kind_a"] for row in stored} >= {"skill", "tool"}
+    (mark,) = rows(place, "from watermarks where name = 'skill_dependencies'")
+    assert (mark["id"], mark["at"]) == (6_000, NAIVE)
+    assert passes(place, dependencies.dependencies_are_possible)
+    for statement in (
+        "update skill_dependencies set n_a = co_occurrence_count - 1",
+        "update skill_dependencies set lift_score = lift_high * 2",
+        "update skill_dependencies set order_share = 0.2 where order_share is not null",
+        "delete from skill_dependencies where true",
+    ):
+        assert not spoil(place, dependencies.dependencies_are_possible, statement), statement
+
+
+BATCHES = st.lists(
+    st.lists(
+        st.tuples(st.sampled_from("abcd"), st.sampled_from("stu"), st.integers(0, 5)), max_size=8
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+@settings(max_examples=20, deadline=None)
+@given(BATCHES)
+def test_order_folded_in_batches_is_that_of_all_events(
+    batches: list[list[tuple[str, str, int]]],
+) -> None:
+    """A late event can make another skill of its session the first one."""
+    seen: list[tuple[str, str, int]] = []
+    with duckdb.connect() as connection:
+        connection.execute(sql.load("warehouse/schema.sql"))
+        for batch in batches:
+            for skill, session, minute in batch:
+                seen.append((skill, session, minute))
+                connection.execute(
+                    "insert into events (id, skill_name, invoked_at, session_id, user_id, kind)"
+                    " values (?, ?, timestamp '2026-11-20' + to_minutes(?), ?, '', 'skill')",
+                    [len(seen), skill, minute, session],
+                )
+            set_watermark(connection, "events", len(seen), NAIVE)
+            sets.fold_sets(connection)
+            dependencies.fold_order(connection)
+        found = {
+            (a, b): tuple(order)
+            for a, b, *order in connection.execute(
+                "select a.skill_name, b.skill_name, n_a_first, n_b_first, n_tied from pair_order o"
+                " join skill_key a on a.skill = o.a join skill_key b on b.skill = o.b"
+            ).fetchall()
+        }
+    first: dict[tuple[str, str], int] = {}
+    for skill, session, minute in seen:
+        first[session, skill] = min(minute, first.get((session, skill), minute))
+    expected: dict[tuple[str, str], list[int]] = {}
+    for session, a in first:
+        for b in "abcd":
+            if (session, b) not in first or (a, b) not in found:
+                continue
+            mine, its = first[session, a], first[session, b]
+            expected.setdefault((a, b), [0, 0, 0])[0 if mine < its else 1 if mine > its else 2] += 1
+    assert found == {pair: tuple(order) for pair, order in expected.items()}
+    together = {frozenset((a, b)) for s, a in first for z, b in first if s == z and a != b}
+    assert {frozenset(pair) for pair in found} == together
+
+
+def test_which_comes_second_has_its_share_and_interval(tmp_path: Path) -> None:
+    """Of ten sessions eight use `plan` first, one `write`, one both at once."""
+    recorded = []
+    for i in range(10):
+        plan, write = (30, 0) if i == 8 else (0, 0 if i == 9 else 30)
+        for number, (skill, second) in enumerate((("plan", plan), ("write", write))):
+            recorded.append(
+                invocation(
+                    2 * i + number,
+                    skill_name=skill,
+                    session_id=f"s{i}",
+                    invoked_at=f"2026-11-20T10:{i:02d}:{second:02d}Z",
+                )
+            )
+    recorded += [invocation(100 + i, skill_name="other", session_id=f"o{i}") for i in range(10)]
+    (row,) = dependencies.update(refreshed(tmp_path, *recorded), NAIVE)
+    assert (row["skill_a"], row["skill_b"], row["then_skill"]) == ("plan", "write", "write")
+    assert (row["order_n"], row["order_share"]) == (9, pytest.approx(8 / 9))
+    assert row["order_p_value"] == pytest.approx(2 * (1 + 9) / 2**9)
+    assert (row["lift_score"], row["relationship_type"]) == (2.0, "strong")
+    assert row["confidence_ab"] == row["confidence_ba"] == 1.0
+    assert row["confidence_ab_low"] == pytest.approx(10 / (10 + 1.959964**2))
+
+
+# --- skill_clusters -------------------------------------------------------------------------------
+
+
+def test_clusters_keep_their_ids_and_their_day(tmp_path: Path) -> None:
+    """Two groups; a week later a third has come and the larger one has grown."""
+
+    def sessions(names: str, count: int, first: int) -> list[Invocation]:
+        made = []
+        for i in range(count):
+            left_out = i % len(names)
+            for number, name in enumerate(names):
+                if number != left_out:
+                    key = first + i * len(names) + number
+                    made.append(invocation(key, skill_name=name, session_id=f"{names}-{i}"))
+        return made
+
+    warehouse = refreshed(tmp_path, *sessions("abcdef", 60, 0), *sessions("pqrst", 50, 1_000))
+    found = clusters.update(warehouse, NAIVE)
+    assert found.structure
+    before = {row["skill_name"]: row["cluster_id"] for row in rows(tmp_path, MEMBERS)}
+    assert len({before[name] for name in "abcdef"}) == 1
+    assert len({before[name] for name in "pqrst"}) == 1
+    assert before["a"] != before["p"]
+    refreshed(tmp_path, *sessions("uvwxy", 60, 2_000), *sessions("pqrstz", 60, 3_000))
+    clusters.update(warehouse, NAIVE + timedelta(days=7))
+    after = {row["skill_name"]: row["cluster_id"] for row in rows(tmp_path, MEMBERS)}
+    assert {after[name] for name in "abcdef"} == {before["a"]}
+    assert {after[name] for name in "pqrstz"} == {before["p"]}
+    assert after["u"] not in before.values()
+    stored = {row["cluster_id"]: row for row in rows(tmp_path, "from skill_clusters")}
+    assert stored[before["a"]]["created_at"] == NAIVE
+    assert stored[after["u"]]["created_at"] == NAIVE + timedelta(days=7)
+    row = stored[before["a"]]
+    assert (row["k"], row["skills"], row["structure"], row["n_sessions"]) == (3, 6, True, 230)
+    assert len(np.frombuffer(row["centroid"], "<f4")) == 3
+    assert passes(tmp_path, clusters.clusters_are_possible)
+    for statement in (
+        "update skill_clusters set skills = skills + 1",
+        "update skill_cluster_membership set membership_score = 2",
+        f"delete from skill_clusters where cluster_id = {after['u']}",
+        "update skill_clusters set cluster_name = 'one'",
+    ):
+        assert not spoil(tmp_path, clusters.clusters_are_possible, statement), statement
+
+
+MEMBERS = "select skill_name, cluster_id, membership_score from skill_cluster_membership"
+
+
+def test_clusters_of_many_sessions_are_formed_on_a_part(place: Path) -> None:
+    with at(place).reading() as connection:
+        whole = clusters.read_sessions(connection, 10**9)
+        part = clusters.read_sessions(connection, 50)
+        again = clusters.read_sessions(connection, 50)
+    assert len(np.unique(part.session)) <= 50 < len(np.unique(whole.session))
+    assert (part.session == again.session).all()
+    assert (part.n_sessions == whole.n_sessions).all()
+    assert set(zip(part.session, part.skill, strict=True)) <= set(
+        zip(whole.session, whole.skill, strict=True)
+    )
+
+
+def test_without_data_every_table_is_computed_and_empty(tmp_path: Path) -> None:
+    warehouse = refreshed(tmp_path)
+    assert trends.update(warehouse, NAIVE) == []
+    with warehouse.writing() as connection:
+        assert baselines.update(connection, NAIVE) == baselines.Updated([], 0)
+    assert dependencies.update(warehouse, NAIVE) == []
+    assert clusters.update(warehouse, NAIVE).clusters == ()
+    for check in (
+        trends.trends_are_possible,
+        baselines.baselines_are_possible,
+        dependencies.dependencies_are_possible,
+        clusters.clusters_are_possible,
+    ):
+        assert passes(tmp_path, check)
 
 
 # --- tables and plots -----------------------------------------------------------------------------

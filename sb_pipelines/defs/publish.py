@@ -32,6 +32,10 @@ PUBLISHED = (
     "skill_time_series",
     "skill_totals",
     "skill_trends",
+    "skill_community_baselines",
+    "skill_dependencies",
+    "skill_clusters",
+    "skill_cluster_membership",
     *AUTHORED,
 )
 """Tables of the warehouse that go out, each an asset of the same name. Never `events`: its rows are

@@ -43,6 +43,16 @@ TABLES = {
     Table(
         "skill_metrics_cache", key=("skill_name",), stamp="updated_at", rows_are_ours=False
     ): "totals",
+    Table("skill_community_baselines", key=("skill_name",), stamp="last_updated"): (
+        "skill_community_baselines"
+    ),
+    Table("skill_dependencies", key=("skill_a", "skill_b"), stamp="last_updated"): (
+        "skill_dependencies"
+    ),
+    Table("skill_clusters", key=("cluster_id",)): "skill_clusters",
+    Table("skill_cluster_membership", key=("skill_name", "cluster_id")): (
+        "skill_cluster_membership"
+    ),
 }
 """Table -> the watermark that says that it was computed; a table after those that it refers to."""
 

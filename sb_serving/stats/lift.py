@@ -43,6 +43,7 @@ __all__ = [
     "count_pairs",
     "fit_null",
     "lift",
+    "ordered_counts",
     "ordered_pairs",
     "relationship",
     "session_matrix",
@@ -435,21 +436,63 @@ def ordered_pairs(
     Raises:
         ValueError: As for `lift` and `session_matrix`.
     """
-    if min_count < 1 or not 0.0 < q < 1.0:
-        raise ValueError(f"min_count = {min_count} must be at least 1 and q = {q} in (0, 1)")
+    _check_order(min_count, q)
     frequent, before, tied = _count_orders(session, skill, at, len(names), min_count)
     a, b = np.triu_indices(len(frequent), k=1)
-    keep = before[a, b] + before[b, a] >= min_count
-    a, b = a[keep], b[keep]
-    if len(a) == 0:
+    return ordered_counts(
+        names,
+        frequent[a],
+        frequent[b],
+        before[a, b],
+        before[b, a],
+        tied[a, b],
+        min_count=min_count,
+        q=q,
+    )
+
+
+def ordered_counts(
+    names: Sequence[str],
+    a: ArrayLike,
+    b: ArrayLike,
+    n_a_first: ArrayLike,
+    n_b_first: ArrayLike,
+    n_tied: ArrayLike,
+    *,
+    min_count: int = 5,
+    q: float = 0.05,
+) -> list[OrderedPair]:
+    """Return what `ordered_pairs` does, from counts that were made elsewhere.
+
+    Args:
+        names: Name of each skill, shape (skills,), all different.
+        a: First skill of each pair, an index, shape (pairs,); no pair twice.
+        b: The other one, shape (pairs,).
+        n_a_first: Sessions in which `a` was first used before `b`, shape (pairs,).
+        n_b_first: Sessions the other way round, shape (pairs,).
+        n_tied: Sessions that cannot tell, shape (pairs,).
+        min_count: Least number of sessions that can tell, at least 1.
+        q: False discovery rate.
+
+    Returns:
+        As `ordered_pairs`.
+
+    Raises:
+        ValueError: `min_count` is below 1, or `q` is not in (0, 1).
+    """
+    _check_order(min_count, q)
+    one, other = np.asarray(a, dtype=np.int64), np.asarray(b, dtype=np.int64)
+    forward, backward = (np.asarray(n, dtype=np.int64) for n in (n_a_first, n_b_first))
+    keep = forward + backward >= min_count
+    if not keep.any():
         return []
+    one, other, forward, backward = one[keep], other[keep], forward[keep], backward[keep]
     # The direction seen more often; by name when both are seen equally often.
-    name_first, _ = _by_name(names, frequent[a], frequent[b])
-    forward, backward = before[a, b], before[b, a]
-    swap = (forward < backward) | ((forward == backward) & (name_first != frequent[a]))
+    name_first, _ = _by_name(names, one, other)
+    swap = (forward < backward) | ((forward == backward) & (name_first != one))
     forward, backward = np.maximum(forward, backward), np.minimum(forward, backward)
-    first, then = frequent[np.where(swap, b, a)], frequent[np.where(swap, a, b)]
-    ties = tied[a, b]
+    first, then = np.where(swap, other, one), np.where(swap, one, other)
+    ties = np.asarray(n_tied, dtype=np.int64)[keep]
     n = (forward + backward).astype(np.float64)
     p = _sign_test(forward, n)
     q_values = benjamini_hochberg(p)
@@ -472,6 +515,11 @@ def ordered_pairs(
         for i in range(len(n))
     ]
     return sorted(pairs, key=lambda pair: (pair.q_value, -pair.share, pair.first, pair.then))
+
+
+def _check_order(min_count: int, q: float) -> None:
+    if min_count < 1 or not 0.0 < q < 1.0:
+        raise ValueError(f"min_count = {min_count} must be at least 1 and q = {q} in (0, 1)")
 
 
 def _count_orders(

@@ -198,3 +198,131 @@ create table if not exists skill_modalities (
     requires_human_review BOOLEAN,
     created_at VARCHAR
 );
+
+-- One row per skill that enough users share. total_users, total_invocations, global_completion_rate,
+-- global_avg_duration_seconds, most_common_workflow_phase, effectiveness_percentile are V4's names.
+-- total_users                  see skill_baseline_counts.sql; at least min_users.
+-- global_completion_rate       shrunk toward all skills' rate, with its 90 % interval
+--                              completion_rate_low to _high; completion_rate_n = completed + failed,
+--                              raw_completion_rate = completed / completion_rate_n.
+-- global_avg_duration_seconds  mean over duration_n known durations of duration_days days, with its
+--                              95 % interval duration_low to _high; NULL with fewer than two days.
+-- most_common_workflow_phase   phase_n of the phased invocations with a known phase have it;
+--                              phase_low to phase_high is the 95 % interval of that share.
+-- effectiveness_percentile     of global_completion_rate among the skills listed (skills of them).
+create table if not exists skill_community_baselines (
+    skill_name VARCHAR,
+    kind VARCHAR,
+    total_users BIGINT,
+    min_users INTEGER,
+    total_invocations BIGINT,
+    completion_rate_n BIGINT,
+    raw_completion_rate DOUBLE,
+    global_completion_rate DOUBLE,
+    completion_rate_low DOUBLE,
+    completion_rate_high DOUBLE,
+    duration_n BIGINT,
+    duration_days BIGINT,
+    global_avg_duration_seconds DOUBLE,
+    duration_low DOUBLE,
+    duration_high DOUBLE,
+    most_common_workflow_phase VARCHAR,
+    phased BIGINT,
+    phase_n BIGINT,
+    phase_low DOUBLE,
+    phase_high DOUBLE,
+    effectiveness_percentile DOUBLE,
+    skills BIGINT,
+    last_updated TIMESTAMP
+);
+
+-- When each skill of a session was first used there; grows with first_uses.sql. See pair_order.sql.
+create table if not exists session_first_use (session INTEGER, skill INTEGER, first_at TIMESTAMP);
+create table if not exists pair_order (
+    a INTEGER,
+    b INTEGER,
+    n_a_first BIGINT,
+    n_b_first BIGINT,
+    n_tied BIGINT
+);
+
+-- One row per pair of skills, skill_a before skill_b by name, that share at least five sessions.
+-- co_occurrence_count  sessions that hold both (n_ab), of n_sessions; n_a and n_b hold each.
+-- confidence_ab        n_ab / n_a: share of the sessions with skill_a that also hold skill_b, with its
+--                      95 % interval; not a level of certainty. support = n_ab / n_sessions.
+-- lift_score           n_sessions * n_ab / (n_a * n_b), with its 95 % interval.
+-- expected             sessions with both that session sizes and skill counts alone lead to expect.
+-- p_value              one-sided, of so many or more; q_value over all pairs that could be listed.
+-- relationship_type    V4's name for the size of lift_score, not a test.
+-- then_skill           the one of the two that more often comes second: in order_share (95 % interval
+--                      order_low to order_high) of the order_n sessions that can tell; order_p_value
+--                      two-sided of one half. All NULL with fewer than five such sessions.
+create table if not exists skill_dependencies (
+    skill_a VARCHAR,
+    skill_b VARCHAR,
+    kind_a VARCHAR,
+    kind_b VARCHAR,
+    co_occurrence_count BIGINT,
+    n_sessions BIGINT,
+    n_a BIGINT,
+    n_b BIGINT,
+    support DOUBLE,
+    confidence_ab DOUBLE,
+    confidence_ab_low DOUBLE,
+    confidence_ab_high DOUBLE,
+    confidence_ba DOUBLE,
+    confidence_ba_low DOUBLE,
+    confidence_ba_high DOUBLE,
+    lift_score DOUBLE,
+    lift_low DOUBLE,
+    lift_high DOUBLE,
+    expected DOUBLE,
+    p_value DOUBLE,
+    q_value DOUBLE,
+    significant BOOLEAN,
+    relationship_type VARCHAR,
+    then_skill VARCHAR,
+    order_n BIGINT,
+    order_share DOUBLE,
+    order_low DOUBLE,
+    order_high DOUBLE,
+    order_p_value DOUBLE,
+    order_q_value DOUBLE,
+    last_updated TIMESTAMP
+);
+
+-- One row per group of skills that are used together; none where there is nothing to group.
+-- cluster_id     lasts from run to run while at least a third of the group does.
+-- cluster_name   its most typical members. skills: how many it has.
+-- centroid       mean of its members' unit vectors in the spectral embedding, little-endian float32.
+-- k, largest_share, stability, structure, score, shuffled_score (mean of the same on shuffled
+-- sessions), n_sessions (that the groups were formed on), left_out (skills in too few sessions) are
+-- of the whole run and the same in every row; structure false: the groups are no better than chance.
+create table if not exists skill_clusters (
+    cluster_id BIGINT,
+    cluster_name VARCHAR,
+    description VARCHAR,
+    skills BIGINT,
+    centroid BLOB,
+    created_at TIMESTAMP,
+    k BIGINT,
+    largest_share DOUBLE,
+    stability DOUBLE,
+    structure BOOLEAN,
+    score DOUBLE,
+    shuffled_score DOUBLE,
+    n_sessions BIGINT,
+    left_out BIGINT,
+    last_updated TIMESTAMP
+);
+
+-- One row per grouped skill. membership_score: share of the skill's similarity that lies inside its
+-- group, 0 to 1; n_sessions: sessions that hold the skill.
+create table if not exists skill_cluster_membership (
+    skill_name VARCHAR,
+    kind VARCHAR,
+    cluster_id BIGINT,
+    membership_score DOUBLE,
+    n_sessions BIGINT,
+    last_updated TIMESTAMP
+);
