@@ -41,6 +41,8 @@ class Settings:
         partitions_start: First day that gets a Dagster partition; older rows are still served.
         refresh_seconds: Least time between two refreshes that new data triggers.
         keep_snapshots: How many published snapshots stay on disk.
+        keep_runs_days: How many days Dagster's finished runs and their logs stay.
+        keep_hours_days: How many days `skill_hour` keeps hours; older ones become days.
         write_back: Whether results are written into the derived tables of `skills_db`.
     """
 
@@ -61,6 +63,8 @@ class Settings:
     partitions_start: str = "2024-01-01"
     refresh_seconds: int = 300
     keep_snapshots: int = 3
+    keep_runs_days: int = 7
+    keep_hours_days: int = 90
     write_back: bool = True
 
     @classmethod
@@ -174,6 +178,9 @@ _CONVERTERS: dict[str, Any] = {
     "partitions_start": lambda value: date.fromisoformat(str(value)).isoformat(),
     "refresh_seconds": _at_least(30),
     "keep_snapshots": _at_least(1),
+    "keep_runs_days": _at_least(1),
+    # The predictor reads hours of the last seven days, and one more is under way.
+    "keep_hours_days": _at_least(9),
     "write_back": _switch,
 }
 

@@ -1,8 +1,8 @@
-"""Keeps Dagster's own files small: old runs go, what they materialized stays known.
+"""Keeps files from growing for ever: old runs of Dagster, old hours of `skill_hour`.
 
-A refresh leaves about 200 kB behind, and Dagster never removes a run: a busy week is 200 MB. But
-the state of a partition is read from the events of the run that made it, which go with the run; so
-what would be forgotten is reported again.
+What is removed is nowhere asked for any more. A refresh leaves about 200 kB behind, and Dagster
+never removes a run: a busy week is 200 MB. But the state of a partition is read from the events of
+the run that made it, which go with the run; so what would be forgotten is reported again.
 """
 
 import shutil
@@ -12,11 +12,10 @@ from pathlib import Path
 
 import dagster as dg
 
+from sb_pipelines.resources import SkillsDb, user_failures
 from sb_serving import times
 from sb_serving.settings import Settings
-
-KEEP_DAYS = 7
-"""Runs that ended earlier are removed."""
+from sb_serving.store import Store, retention
 
 BATCH = 100
 
@@ -80,26 +79,56 @@ def _remove_files(instance: dg.DagsterInstance, run_id: str) -> None:
     shutil.rmtree(root / "storage" / run_id, ignore_errors=True)
 
 
-@dg.op(out=dg.Out(dg.Nothing))
-def remove_runs(context: dg.OpExecutionContext) -> None:
-    """Remove runs of more than `KEEP_DAYS` days ago."""
-    before = times.now() - timedelta(days=KEEP_DAYS)
-    removed = remove_old_runs(context.instance, before)
-    context.log.info("removed %s runs from before %s", removed, before.date())
+def remove_runs(keep_days: int) -> dg.OpDefinition:
+    """The step that removes runs of more than `keep_days` days ago."""
+
+    @dg.op(out=dg.Out(dg.Nothing))
+    def remove_runs(context: dg.OpExecutionContext) -> None:
+        """Remove old runs with their events and logs."""
+        before = times.now() - timedelta(days=keep_days)
+        removed = remove_old_runs(context.instance, before)
+        context.log.info("removed %s runs from before %s", removed, before.date())
+
+    return remove_runs
 
 
-@dg.job(description=f"Removes runs of more than {KEEP_DAYS} days ago.")
-def housekeeping() -> None:
-    """The job of one op."""
-    remove_runs()
+def merge_hours(keep_days: int) -> dg.OpDefinition:
+    """The step that makes hours of more than `keep_days` days ago days."""
+
+    @dg.op(out=dg.Out(dg.Nothing))
+    def merge_hours(context: dg.OpExecutionContext, skills: SkillsDb) -> None:
+        """Merge old hours of `skill_hour`; their sums stay."""
+        if not skills.exists():
+            return
+        before = (times.now() - timedelta(days=keep_days)).date()
+        with user_failures(), Store.open(skills.path) as store:
+            removed = retention.merge_hours(store, before)
+        context.log.info("merged the hours before %s: %s rows fewer", before, removed)
+
+    return merge_hours
+
+
+def housekeeping(settings: Settings) -> dg.JobDefinition:
+    """The job; its steps do not wait for each other."""
+
+    @dg.job(
+        description=f"Removes runs of more than {settings.keep_runs_days} days ago, and makes hours"
+        f" of more than {settings.keep_hours_days} days ago days."
+    )
+    def housekeeping() -> None:
+        remove_runs(settings.keep_runs_days)()
+        merge_hours(settings.keep_hours_days)()
+
+    return housekeeping
 
 
 def defs(settings: Settings) -> dg.Definitions:
     """The job and its schedule."""
+    job = housekeeping(settings)
     daily = dg.ScheduleDefinition(
         name="daily_housekeeping",
-        job=housekeeping,
+        job=job,
         cron_schedule="40 3 * * *",
         default_status=dg.DefaultScheduleStatus.RUNNING,
     )
-    return dg.Definitions(jobs=[housekeeping], schedules=[daily])
+    return dg.Definitions(jobs=[job], schedules=[daily])
