@@ -52,7 +52,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     warehouse = at(folder)
     with warehouse.writing(create=True) as connection:
         events.load(connection, SkillsDb(path=str(folder / "skills.db")))
-        time_series.rebuild_days(connection, datetime(2020, 1, 1), datetime(2020, 1, 1))
+        time_series.rebuild_hours(connection, datetime(2020, 1, 1), datetime(2020, 1, 1))
         time_series.fold_totals(connection)
         sets.fold_sets(connection)
     return folder
@@ -156,7 +156,7 @@ def refreshed(folder: Path, *recorded: Invocation) -> Warehouse:
     warehouse = at(folder)
     with warehouse.writing(create=True) as connection:
         events.load(connection, SkillsDb(path=str(folder / "skills.db")))
-        time_series.rebuild_days(connection, datetime(2020, 1, 1), datetime(2020, 1, 1))
+        time_series.rebuild_hours(connection, datetime(2020, 1, 1), datetime(2020, 1, 1))
         time_series.fold_totals(connection)
         sets.fold_sets(connection)
     return warehouse

@@ -97,8 +97,8 @@ def test_tables_equal_a_recount_whatever_ran_before(
         empty(connection)
         runs: dict[str, Callable[[], object]] = {
             "load": lambda: events.load(connection, place.skills),
-            "rebuild": lambda: time_series.rebuild_days(connection, NOWHERE, NOWHERE),
-            "backfill": lambda: time_series.rebuild_days(
+            "rebuild": lambda: time_series.rebuild_hours(connection, NOWHERE, NOWHERE),
+            "backfill": lambda: time_series.rebuild_hours(
                 connection, datetime(2026, 11, 18), datetime(2026, 11, 22)
             ),
             "fold": lambda: time_series.fold_totals(connection),

@@ -81,7 +81,7 @@ def assert_equal(place: Place) -> None:
         assert have[3] == want[3]
         assert have[4] == pytest.approx(want[4])
     assert place.stored("pragma foreign_key_check") == []
-    assert place.rows("select * from changed_days") == []
+    assert place.rows("select * from changed_hours") == []
 
 
 def test_rows_are_those_of_the_warehouse_by_hand(place: Place) -> None:
@@ -141,7 +141,9 @@ def test_counters_decay_with_the_next_run(place: Place) -> None:
     ]
 
 
-def test_few_changed_days_read_no_other_rows(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_changed_hours_read_no_other_rows(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What a year holds is not read again for the news of a day."""
     place.add(*some(2000, 1, days=300))
     place.refresh()
@@ -161,8 +163,7 @@ def test_few_changed_days_read_no_other_rows(place: Place, monkeypatch: pytest.M
     (query,) = (text for text in asked if "skill_time_series" in text)
     plan = place.stored(f"explain query plan {query}")
     assert any(
-        "USING INDEX idx_time_series_skill_timestamp (skill_name=? AND timestamp>? AND timestamp<?)"
-        in row[3]
+        "USING INDEX idx_time_series_skill_timestamp (skill_name=? AND timestamp=?)" in row[3]
         for row in plan
     )
     assert not any("SCAN s" in row[3] for row in plan)
@@ -192,7 +193,7 @@ def test_a_run_that_was_stopped_is_completed_by_the_next(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(derived, "CHUNK", 10)
-    for round_, days in enumerate([3.0, 90.0, 3.0]):  # few and many changed days
+    for round_, days in enumerate([3.0, 90.0, 3.0]):  # few and many changed hours
         place.add(*some(60, round_ + 1, days))
         place.refresh()
         for stop in (0, 1, 3):
@@ -204,7 +205,7 @@ def test_a_run_that_was_stopped_is_completed_by_the_next(
 
 def test_random_histories_end_equal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows that somebody removed, added, doubled or changed in `skills.db`; rebuilt warehouses."""
-    monkeypatch.setattr(write_back, "MANY_DAYS", 3)
+    monkeypatch.setattr(write_back, "MANY_HOURS", 10)
     draw = random.Random(7)
     damages = [
         "delete from skill_time_series where id % 2",

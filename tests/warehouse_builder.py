@@ -52,7 +52,7 @@ class Place:
 
     def rebuild(self, start: datetime = NOWHERE, end: datetime = NOWHERE) -> time_series.Rebuilt:
         with self.warehouse.writing() as connection:
-            return time_series.rebuild_days(connection, start, end)
+            return time_series.rebuild_hours(connection, start, end)
 
     def fold(self) -> int:
         with self.warehouse.writing() as connection:

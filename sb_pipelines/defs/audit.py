@@ -16,7 +16,7 @@ from sb_pipelines.resources import POOL, Warehouse, one_row, set_watermark, user
 from sb_serving import sql
 from sb_serving.settings import Settings
 
-_NO_WINDOW = datetime.min  # every day lies past the recount's empty watermark  # noqa: DTZ901
+_NO_WINDOW = datetime.min  # every hour lies past the recount's empty watermark  # noqa: DTZ901
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class Grown:
 GROWN = (
     Grown(
         ("skill_time_series",),
-        ("changed_days",),
-        lambda connection: time_series.rebuild_days(connection, _NO_WINDOW, _NO_WINDOW),
+        ("changed_hours",),
+        lambda connection: time_series.rebuild_hours(connection, _NO_WINDOW, _NO_WINDOW),
     ),
     Grown(("skill_totals",), (), time_series.fold_totals),
     Grown(("pair_count", "session_skill", "user_skill"), sets.KEYS, sets.fold_sets),

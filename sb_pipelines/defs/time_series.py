@@ -37,7 +37,7 @@ class Rebuilt:
     """What one rebuild of the series did.
 
     Attributes:
-        rows: Series rows of each rebuilt day, by its start (naive UTC).
+        rows: Series rows of each day with a rebuilt hour, by its start (naive UTC).
         total: Series rows in all.
         watermark_id: Every event up to this id is in.
     """
@@ -47,11 +47,11 @@ class Rebuilt:
     watermark_id: int
 
 
-def rebuild_days(connection: duckdb.DuckDBPyConnection, start: datetime, end: datetime) -> Rebuilt:
-    """Rebuild the days of a window, and every day that an event past the watermark touched.
+def rebuild_hours(connection: duckdb.DuckDBPyConnection, start: datetime, end: datetime) -> Rebuilt:
+    """Rebuild the hours of a window, and every hour that an event past the watermark touched.
 
-    Rebuilding deletes a day's rows and computes them again, so doing it twice changes nothing, and
-    an event that comes late mends its day whoever runs next. In the caller's transaction.
+    A skill's hour is deleted and computed again from its events, so doing it twice changes nothing,
+    and an event that comes late mends its hour whoever runs next. In the caller's transaction.
 
     Args:
         connection: The warehouse, for writing.
@@ -61,34 +61,35 @@ def rebuild_days(connection: duckdb.DuckDBPyConnection, start: datetime, end: da
     after, _ = watermark(connection, "series")
     known, at = watermark(connection, "events")
     connection.execute(
-        "create or replace temp table touched_days as " + sql.load("warehouse/touched_days.sql"),
+        "create or replace temp table touched_hours as " + sql.load("warehouse/touched_hours.sql"),
         {"after": after, "window_start": start, "window_end": end, "chunk_rows": CHUNK_ROWS},
     )
     connection.execute(
         "delete from skill_time_series"
-        " where date_trunc('day', hour) in (select day from touched_days)"
+        " where (skill_name, hour) in (select skill_name, hour from touched_hours)"
     )
     chunks = connection.execute(
-        "select chunk, min(day), max(day) from touched_days where n > 0 group by chunk order by 1"
+        "select chunk, min(hour), max(hour) from touched_hours group by chunk order by 1"
     ).fetchall()
     for chunk, first, last in chunks:
         connection.execute(
             "insert into skill_time_series " + sql.load("warehouse/skill_time_series.sql"),
-            {"chunk": chunk, "first_day": first, "last_day": last},
+            {"chunk": chunk, "first_hour": first, "last_hour": last},
         )
         if len(chunks) > 1:
-            _log.info("rebuilt the hours from %s to %s", first.date(), last.date())
+            _log.info("rebuilt the hours from %s to %s", first, last)
     connection.execute(
-        "insert into changed_days"
-        " select day from touched_days where day not in (select day from changed_days)"
+        "insert into changed_hours"
+        " select skill_name, hour from touched_hours except from changed_hours"
     )
     set_watermark(connection, "series", known, at)
     rows = connection.execute(
-        "select t.day, count(s.hour) from touched_days t"
+        "select t.day, count(s.hour)"
+        " from (select distinct date_trunc('day', hour) as day from touched_hours) t"
         " left join skill_time_series s on date_trunc('day', s.hour) = t.day"
         " group by t.day order by t.day"
     ).fetchall()
-    connection.execute("drop table touched_days")
+    connection.execute("drop table touched_hours")
     (total,) = one_row(connection, "select count(*) from skill_time_series")
     return Rebuilt(rows=dict(rows), total=total, watermark_id=known)
 
@@ -145,13 +146,13 @@ def skill_time_series(partitions: dg.DailyPartitionsDefinition) -> dg.AssetsDefi
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         """One row per skill, kind and UTC hour: counts by outcome, durations, sessions, users.
 
-        A run rebuilds the days it was asked for and every day that new events touched; the latter
-        are logged as materialized too. Days before the first partition and in the future are
-        computed and served, but have no partition to show.
+        A run rebuilds the days it was asked for and every hour of a skill that new events touched;
+        the days of the latter are logged as materialized too. Days before the first partition and
+        in the future are computed and served, but have no partition to show.
         """
         window = context.partition_time_window
         with user_failures(), warehouse.writing() as connection:
-            rebuilt = rebuild_days(
+            rebuilt = rebuild_hours(
                 connection, window.start.replace(tzinfo=None), window.end.replace(tzinfo=None)
             )
         own = set(context.partition_keys)

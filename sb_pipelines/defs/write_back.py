@@ -27,6 +27,7 @@ from sb_pipelines.resources import (
     RETRIES,
     SkillsDb,
     Warehouse,
+    one_row,
     user_failures,
     watermark,
 )
@@ -56,9 +57,9 @@ TABLES = {
 }
 """Table -> the watermark that says that it was computed; a table after those that it refers to."""
 
-MANY_DAYS = 31
-"""From so many changed days on, all of skill_time_series is compared: its index begins with the
-skill, so one reading is cheaper than very many look-ups."""
+MANY_HOURS = 50_000
+"""From so many changed hours of skills on, all of skill_time_series is compared: one reading is
+cheaper than very many look-ups."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ def write_back(
 ) -> dict[str, Brought]:
     """Bring what changed into `skills.db`; call it in a transaction of the warehouse.
 
-    The days that were brought are forgotten in that transaction: a run that is killed brings them
+    The hours that were brought are forgotten in that transaction: a run that is killed brings them
     again, which changes nothing where they were brought.
 
     Args:
@@ -121,26 +122,26 @@ def _fetched(result: duckdb.DuckDBPyConnection) -> Iterator[tuple[Any, ...]]:
 
 
 def _series(connection: duckdb.DuckDBPyConnection, store: Store, now: datetime) -> Brought:
-    """Bring the changed days; all of them where they are many or `skills.db` was changed."""
-    days = [
-        str(day.date()) for (day,) in connection.execute("select day from changed_days").fetchall()
-    ]
-    few = len(days) < MANY_DAYS
+    """Bring the changed hours; all of them where they are many or `skills.db` was changed."""
+    (changed,) = one_row(connection, "select count(*) from changed_hours")
+    few = changed < MANY_HOURS
     done = Brought()
     if few:
-        present = sql.load("store/series_of_days.sql")
-        parameters = {"days": json.dumps(days)}
+        hours = connection.execute(
+            "select skill_name, strftime(hour, '%Y-%m-%dT%H:%M:%S.000000+00:00') from changed_hours"
+        ).fetchall()
+        present = sql.load("store/series_of_hours.sql")
+        parameters = {"hours": json.dumps(hours)}
         done += _bring(connection, store, SERIES, now, present=present, parameters=parameters)
     if not few or derived.count(store, SERIES.name) != _expected(connection, store):
         if few:
             _log.info("comparing all of skill_time_series: %s was changed", store.path)
-        connection.execute("delete from changed_days")
+        connection.execute("delete from changed_hours")
         connection.execute(
-            "insert into changed_days"
-            " select distinct date_trunc('day', hour) from skill_time_series"
+            "insert into changed_hours select distinct skill_name, hour from skill_time_series"
         )
         done += _bring(connection, store, SERIES, now)
-    connection.execute("delete from changed_days")
+    connection.execute("delete from changed_hours")
     return done
 
 

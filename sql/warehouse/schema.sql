@@ -92,9 +92,9 @@ create table if not exists skill_totals (
     last_invoked_at TIMESTAMP
 );
 
--- Grain: one row per UTC day whose hours in skill_time_series were rebuilt since they were last
--- written back to skills.db.
-create table if not exists changed_days (day TIMESTAMP);
+-- Grain: one row per skill_name and UTC hour whose row in skill_time_series was rebuilt since it was
+-- last written back to skills.db.
+create table if not exists changed_hours (skill_name VARCHAR, hour TIMESTAMP);
 
 -- One row per skill_name, metric (completion_rate, avg_duration_seconds, invocation_count) and days
 -- (length of the window, which ends at window_end): the line fitted through the window's days.

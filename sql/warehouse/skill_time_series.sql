@@ -8,8 +8,8 @@
 --                  for fits on the log scale; below 1 ms counts as 1 ms; 0 where there is none.
 --                  greatest() ignores NULL, so an unknown duration must be left out before it.
 -- unique_users     known users only ('' = unknown is not counted).
--- Covers the days of chunk $chunk of touched_days, which lie in [$first_day, $last_day]; the bounds
--- only let the engine skip the rest of events.
+-- Covers chunk $chunk of touched_hours, which lies in [$first_hour, $last_hour]; the bounds only let
+-- the engine skip the rest of events.
 
 select
     e.skill_name,
@@ -39,7 +39,10 @@ select
     count(distinct e.session_id) as unique_sessions,
     count(distinct nullif(e.user_id, '')) as unique_users
 from events e
-join touched_days d on d.day = date_trunc('day', e.invoked_at) and d.chunk = $chunk
-where e.invoked_at >= cast($first_day as TIMESTAMP)
-  and e.invoked_at < cast($last_day as TIMESTAMP) + interval 1 day
+join touched_hours t
+    on t.skill_name = e.skill_name
+   and t.hour = date_trunc('hour', e.invoked_at)
+   and t.chunk = $chunk
+where e.invoked_at >= cast($first_hour as TIMESTAMP)
+  and e.invoked_at < cast($last_hour as TIMESTAMP) + interval 1 hour
 group by e.skill_name, date_trunc('hour', e.invoked_at), e.kind

@@ -1,4 +1,4 @@
--- V4's skill_time_series for the days of changed_days: one row per skill_name and UTC hour, all kinds
+-- V4's skill_time_series for changed_hours: one row per skill_name and UTC hour, all kinds
 -- together (a name has one kind). In the order of its key.
 -- timestamp             start of the hour, canonical text.
 -- completion_rate       completed / (completed + failed), a fraction; NULL where both are 0.
@@ -12,6 +12,6 @@ select
     sum(duration_sum) / nullif(sum(duration_n), 0) as avg_duration_seconds,
     cast(sum(unique_sessions) as BIGINT) as unique_sessions
 from skill_time_series
-where date_trunc('day', hour) in (select day from changed_days)
+where (skill_name, hour) in (select skill_name, hour from changed_hours)
 group by skill_name, hour
 order by skill_name, hour

@@ -213,7 +213,7 @@ class Steps:
         with timed(f"{name} events", found), self.warehouse.writing(create=True) as connection:
             events.load(connection, self.skills)
         with timed(f"{name} series", found), self.warehouse.writing() as connection:
-            time_series.rebuild_days(connection, today, self.end)
+            time_series.rebuild_hours(connection, today, self.end)
         with timed(f"{name} totals", found), self.warehouse.writing() as connection:
             time_series.fold_totals(connection)
         with timed(f"{name} checks", found):
