@@ -87,3 +87,191 @@ class RealTimeMetrics(Answer):
         description="Why the numbers are old; null while they are not."
     )
     source: Source
+
+
+class Row(BaseModel):
+    """One row of a list: no unknown fields, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="null")
+
+
+class SkillTrend(Answer):
+    """The line fitted through the last days of a skill."""
+
+    skill_name: str
+    kind: str = Field(description="What the name stands for: skill, tool, mcp_tool, ...")
+    metric: str = Field(description="completion_rate, avg_duration_seconds or invocation_count.")
+    unit: str = Field(description="Unit of the values; the slope is this per day.")
+    days: int = Field(description="Length of the window, which ends at timestamp.")
+    trend: str = Field(description="improving, declining, stable or insufficient_data.")
+    slope: float | None = Field(description="Change per day; null with insufficient data.")
+    slope_low: float | None = Field(description="95 % interval, lower bound.")
+    slope_high: float | None = Field(description="95 % interval, upper bound.")
+    start_value: float | None = Field(description="Of the line, on the first day with data.")
+    start_low: float | None = Field(description="95 % interval, lower bound.")
+    start_high: float | None = Field(description="95 % interval, upper bound.")
+    end_value: float | None = Field(description="Of the line, on the last day with data.")
+    end_low: float | None = Field(description="95 % interval, lower bound.")
+    end_high: float | None = Field(description="95 % interval, upper bound.")
+    change_percent: float | None = Field(
+        description="100 * (end_value - start_value) / start_value, from the line."
+    )
+    p_value: float | None = Field(
+        description="Chance of such a slope without a trend, two-sided; small is sure."
+    )
+    q_value: float | None = Field(description="p_value corrected for the skills compared.")
+    skills: int = Field(description="Skills compared in q_value.")
+    n: int = Field(description="completed + failed, known durations, or invocations in the window.")
+    reason: str | None = Field(description="Why there is not enough data; else null.")
+    window_end: str = Field(description="End of the window, UTC.")
+    computed_at: str = Field(description="When it was computed, UTC.")
+    source: Source
+
+
+class Baseline(Row):
+    """One skill in the community."""
+
+    skill_name: str
+    kind: str = Field(description="What the name stands for: skill, tool, mcp_tool, ...")
+    total_users: int = Field(description="Distinct users.")
+    min_users: int = Field(description="Least users of a skill that is shown.")
+    total_invocations: int = Field(description="Invocations of every outcome.")
+    completion_rate_n: int = Field(description="completed + failed.")
+    raw_completion_rate: float = Field(description="completed / (completed + failed).")
+    global_completion_rate: float = Field(
+        description="The same, brought toward all skills' rate as far as n leaves room for doubt."
+    )
+    completion_rate_low: float = Field(description="90 % interval, lower bound.")
+    completion_rate_high: float = Field(description="90 % interval, upper bound.")
+    duration_n: int = Field(description="Invocations whose duration is known.")
+    duration_days: int = Field(description="Days that they lie on.")
+    global_avg_duration_seconds: float | None = Field(description="Over known durations.")
+    duration_low: float | None = Field(
+        description="95 % interval, lower bound; null with fewer than two days."
+    )
+    duration_high: float | None = Field(description="95 % interval, upper bound.")
+    most_common_workflow_phase: str | None
+    phased: int = Field(description="Invocations with a known phase.")
+    phase_n: int = Field(description="Those in the most common one.")
+    phase_low: float | None = Field(description="Wilson 95 % interval of that share, lower bound.")
+    phase_high: float | None = Field(description="Upper bound.")
+    effectiveness_percentile: float = Field(
+        description="Rank of global_completion_rate among all skills shown, 0 to 100."
+    )
+
+
+class CommunityBaselines(Answer):
+    """How good skills usually are."""
+
+    baselines: tuple[Baseline, ...] = Field(description="Best first, then by name.")
+    kind: str = Field(description="Kind that was asked for; 'default' is all but tool.")
+    skills: int = Field(description="Skills of that kind with a baseline.")
+    hidden_skills: int = Field(description="Skills of other kinds with one.")
+    skills_of_too_few_users: int = Field(
+        description="Skills that are not shown because too few users share them."
+    )
+    truncated: bool = Field(description="Whether limit cut the list short.")
+    omitted: int = Field(description="Skills that were cut off.")
+    computed_at: str = Field(description="When they were computed, UTC.")
+    source: Source
+
+
+class Dependency(Row):
+    """A skill that shares sessions with the one that was asked about (a)."""
+
+    skill_b: str = Field(description="The other skill (b).")
+    kind: str = Field(description="Its kind.")
+    co_occurrence_count: int = Field(description="Sessions that hold both.")
+    n_sessions: int = Field(description="All sessions.")
+    n_a: int = Field(description="Sessions that hold a.")
+    n_b: int = Field(description="Sessions that hold b.")
+    support: float = Field(description="co_occurrence_count / n_sessions.")
+    confidence_ab: float = Field(
+        description="Share of the sessions with a that also hold b; not a level of certainty."
+    )
+    confidence_ab_low: float = Field(description="Wilson 95 % interval, lower bound.")
+    confidence_ab_high: float = Field(description="Upper bound.")
+    confidence_ba: float = Field(description="Share of the sessions with b that also hold a.")
+    confidence_ba_low: float = Field(description="Wilson 95 % interval, lower bound.")
+    confidence_ba_high: float = Field(description="Upper bound.")
+    lift_score: float = Field(description="n_sessions * both / (n_a * n_b); 1 is independent.")
+    lift_low: float = Field(description="95 % interval, lower bound.")
+    lift_high: float = Field(description="95 % interval, upper bound.")
+    relationship_type: str = Field(
+        description="Size of the lift: very_strong from 3, strong 2, moderate 1.5, weak_positive,"
+        " independent, weak_negative, moderate_negative."
+    )
+    expected: float = Field(
+        description="Sessions with both that session lengths and counts alone lead to expect."
+    )
+    p_value: float = Field(description="Chance of so many or more, one-sided.")
+    q_value: float = Field(description="p_value corrected for all pairs looked at.")
+    significant: bool = Field(description="q_value is at most .05.")
+    then_skill: str | None = Field(description="The one of the two that more often comes second.")
+    order_n: int | None = Field(description="Sessions that can tell; null with fewer than five.")
+    order_share: float | None = Field(description="Share of them in which it does.")
+    order_low: float | None = Field(description="Wilson 95 % interval, lower bound.")
+    order_high: float | None = Field(description="Upper bound.")
+    order_p_value: float | None = Field(description="Of one half, two-sided.")
+    order_q_value: float | None = Field(description="Corrected for all pairs.")
+
+
+class SkillDependencies(Answer):
+    """What goes with a skill."""
+
+    skill_name: str
+    dependencies: tuple[Dependency, ...] = Field(description="Least q_value first, then lift.")
+    kind: str = Field(description="Kind that was asked for; 'default' is all but tool.")
+    pairs: int = Field(description="Skills of any kind that share five sessions with it.")
+    hidden_pairs: int = Field(description="Those of other kinds.")
+    below_min_lift: int = Field(description="Those of the kind with a lift below min_lift.")
+    truncated: bool = Field(description="Whether limit cut the list short.")
+    omitted: int = Field(description="Skills that were cut off.")
+    computed_at: str = Field(description="When they were computed, UTC.")
+    source: Source
+
+
+class ClusterMember(Row):
+    """One skill in its group."""
+
+    skill_name: str
+    kind: str
+    membership_score: float = Field(
+        description="Share of its similarity to all skills that lies inside the group, 0 to 1."
+    )
+    n_sessions: int = Field(description="Sessions that hold it.")
+
+
+class Cluster(Row):
+    """One group of skills that are used together."""
+
+    cluster_id: int = Field(description="Lasts from run to run while most of the group does.")
+    cluster_name: str = Field(description="Its most typical members.")
+    description: str
+    skills: int = Field(description="Members.")
+    created_at: str = Field(description="When it was first seen, UTC.")
+    members: tuple[ClusterMember, ...] = Field(description="Most typical first.")
+    omitted_members: int = Field(description="Members that are not listed.")
+
+
+class SkillClusters(Answer):
+    """Groups of skills, and how far to trust them."""
+
+    clusters: tuple[Cluster, ...] = Field(description="Largest first.")
+    k: int = Field(description="Number of groups; 1 without structure.")
+    structure: bool = Field(
+        description="Whether they hold on sessions they were not formed on, beyond shuffled ones."
+    )
+    largest_share: float | None = Field(description="Share of the skills in the largest group.")
+    stability: float | None = Field(
+        description="Agreement with the groups of resampled sessions, 1 is always the same; null"
+        " with one group."
+    )
+    score: float | None = Field(description="Fit to unseen sessions; about 0 without structure.")
+    shuffled_score: float | None = Field(description="The same for shuffled sessions, mean.")
+    n_sessions: int = Field(description="Sessions they were formed on.")
+    left_out: int = Field(description="Skills in too few sessions to be grouped.")
+    truncated: bool = Field(description="Whether limit cut the list short.")
+    omitted: int = Field(description="Groups that were cut off.")
+    computed_at: str = Field(description="When they were computed, UTC.")
+    source: Source

@@ -318,6 +318,17 @@ class Snapshot:
         with self._connection.cursor() as cursor:
             return cursor.execute(query, dict(parameters or {})).fetchall()
 
+    def rows(self, query: str, parameters: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Run a query and return its rows by column name.
+
+        Args:
+            query: SQL with `$named` parameters; those that it does not name are left out.
+            parameters: Their values.
+        """
+        used = {name: value for name, value in (parameters or {}).items() if f"${name}" in query}
+        with self._connection.cursor() as cursor:
+            return _rows(cursor, query, used)
+
     def array(self, name: str) -> NDArray[Any]:
         """Read an array that `put_array` stored; it is read-only.
 
@@ -501,8 +512,10 @@ def _connect(path: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[dict[str, Any]]:
-    result = connection.execute(query)
+def _rows(
+    connection: duckdb.DuckDBPyConnection, query: str, parameters: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    result = connection.execute(query, dict(parameters or {}))
     names = [column[0] for column in result.description or ()]
     return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
 

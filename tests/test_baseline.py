@@ -5,6 +5,9 @@ The larger comparisons are `tests/validate/validate_baselines.py`.
 
 from __future__ import annotations
 
+import doctest
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -156,3 +159,10 @@ def test_any_counts_in_any_order(counts: list[tuple[int, int]], random: object) 
     for b in first:
         assert 0 <= b.low <= b.shrunk_rate <= b.high <= 1
         assert 0 <= b.percentile <= 100
+
+
+def test_the_worked_example_of_the_page() -> None:
+    page = Path(__file__).parents[1] / "docs" / "statistics" / "baselines.md"
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted >= 3
+    assert result.failed == 0

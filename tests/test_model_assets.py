@@ -7,7 +7,7 @@ what they found arrives.
 from __future__ import annotations
 
 import dataclasses
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,41 +25,26 @@ from sb_pipelines.defs import (
     baselines,
     clusters,
     dependencies,
-    events,
     sets,
-    time_series,
     trends,
 )
-from sb_pipelines.resources import SkillsDb, Warehouse, set_watermark
+from sb_pipelines.resources import set_watermark
 from sb_serving import demo, sql, times
 from sb_serving.events import Invocation
 from sb_serving.settings import Settings
 from sb_serving.stats import trend
 from sb_serving.store import Store
 from tests.builders import invocation
-
-NOW = datetime(2026, 11, 22, 15, 20, tzinfo=UTC)
-NAIVE = NOW.replace(tzinfo=None)
+from tests.published_builder import NAIVE, NOW, at, refreshed
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with 6,000 demo invocations of 60 days, and a warehouse of series and totals."""
+    """A folder with 4,000 demo invocations of 40 days, and a warehouse of series and totals."""
     folder = tmp_path_factory.mktemp("models")
-    plan = demo.DemoPlan(n=6_000, seed=3, end=NOW, days=60)
-    with Store.open(folder / "skills.db", create=True) as store:
-        store.bulk_import(demo.invocations(plan))
-    warehouse = at(folder)
-    with warehouse.writing(create=True) as connection:
-        events.load(connection, SkillsDb(path=str(folder / "skills.db")))
-        time_series.rebuild_hours(connection, datetime(2020, 1, 1), datetime(2020, 1, 1))
-        time_series.fold_totals(connection)
-        sets.fold_sets(connection)
+    plan = demo.DemoPlan(n=4_000, seed=3, end=NOW, days=40)
+    refreshed(folder, demo.invocations(plan))
     return folder
-
-
-def at(folder: Path) -> Warehouse:
-    return Warehouse(database=str(folder / "warehouse.duckdb"))
 
 
 def rows(folder: Path, query: str) -> list[dict[str, Any]]:
@@ -127,7 +112,7 @@ def test_the_table_holds_what_was_found_and_when(place: Path) -> None:
     assert row["window_end"] == NAIVE
     assert {row["kind"] for row in stored} >= {"skill", "tool", "mcp_tool"}
     (mark,) = rows(place, "from watermarks where name = 'skill_trends'")
-    assert (mark["id"], mark["at"]) == (6_000, NAIVE)
+    assert (mark["id"], mark["at"]) == (4_000, NAIVE)
 
 
 def test_the_check_of_trends_finds_what_cannot_be(place: Path) -> None:
@@ -147,19 +132,6 @@ def test_the_check_of_trends_finds_what_cannot_be(place: Path) -> None:
 
 
 # --- skill_community_baselines --------------------------------------------------------------------
-
-
-def refreshed(folder: Path, *recorded: Invocation) -> Warehouse:
-    """A warehouse of some records: events, series, totals and sets."""
-    with Store.open(folder / "skills.db", create=True) as store:
-        assert store.import_batch(recorded).refused == ()
-    warehouse = at(folder)
-    with warehouse.writing(create=True) as connection:
-        events.load(connection, SkillsDb(path=str(folder / "skills.db")))
-        time_series.rebuild_hours(connection, datetime(2020, 1, 1), datetime(2020, 1, 1))
-        time_series.fold_totals(connection)
-        sets.fold_sets(connection)
-    return warehouse
 
 
 def test_baselines_are_those_of_the_events_themselves(place: Path) -> None:
@@ -188,11 +160,13 @@ def test_a_baseline_counted_by_hand(tmp_path: Path) -> None:
     durations, phases = (1.0, 3.0, 8.0), ("setup", None, "setup")
     warehouse = refreshed(
         tmp_path,
-        *(
-            dataclasses.replace(one, duration_seconds=seconds, workflow_phase=phase)
-            for one, seconds, phase in zip(day, durations, phases, strict=True)
-        ),
-        invocation(9, outcome="rejected", duration_seconds=None),
+        [
+            *(
+                dataclasses.replace(one, duration_seconds=seconds, workflow_phase=phase)
+                for one, seconds, phase in zip(day, durations, phases, strict=True)
+            ),
+            invocation(9, outcome="rejected", duration_seconds=None),
+        ],
     )
     with warehouse.writing() as connection:
         (row,) = baselines.update(connection, NAIVE).rows
@@ -215,7 +189,7 @@ def test_a_skill_of_four_users_is_hidden_once_there_are_others(tmp_path: Path) -
     def used(skill: str, users: int, first: int) -> list[Invocation]:
         return [invocation(first + i, skill_name=skill, user_id=f"{i:032x}") for i in range(users)]
 
-    with refreshed(tmp_path, *used("known", 5, 0), *used("secret", 4, 100)).writing() as connection:
+    with refreshed(tmp_path, used("known", 5, 0) + used("secret", 4, 100)).writing() as connection:
         found = baselines.update(connection, NAIVE)
     assert [row["skill_name"] for row in found.rows] == ["known"]
     assert found.hidden == 1
@@ -252,7 +226,7 @@ def test_dependencies_are_those_of_the_events_themselves(place: Path) -> None:
         assert row["significant"] == pair["significant"]
     assert {row["kind_a"] for row in stored} >= {"skill", "tool"}
     (mark,) = rows(place, "from watermarks where name = 'skill_dependencies'")
-    assert (mark["id"], mark["at"]) == (6_000, NAIVE)
+    assert (mark["id"], mark["at"]) == (4_000, NAIVE)
     assert passes(place, dependencies.dependencies_are_possible)
     for statement in (
         "update skill_dependencies set n_a = co_occurrence_count - 1",
@@ -329,7 +303,7 @@ def test_which_comes_second_has_its_share_and_interval(tmp_path: Path) -> None:
                 )
             )
     recorded += [invocation(100 + i, skill_name="other", session_id=f"o{i}") for i in range(10)]
-    (row,) = dependencies.update(refreshed(tmp_path, *recorded), NAIVE)
+    (row,) = dependencies.update(refreshed(tmp_path, recorded), NAIVE)
     assert (row["skill_a"], row["skill_b"], row["then_skill"]) == ("plan", "write", "write")
     assert (row["order_n"], row["order_share"]) == (9, pytest.approx(8 / 9))
     assert row["order_p_value"] == pytest.approx(2 * (1 + 9) / 2**9)
@@ -354,14 +328,14 @@ def test_clusters_keep_their_ids_and_their_day(tmp_path: Path) -> None:
                     made.append(invocation(key, skill_name=name, session_id=f"{names}-{i}"))
         return made
 
-    warehouse = refreshed(tmp_path, *sessions("abcdef", 60, 0), *sessions("pqrst", 50, 1_000))
+    warehouse = refreshed(tmp_path, sessions("abcdef", 60, 0) + sessions("pqrst", 50, 1_000))
     found = clusters.update(warehouse, NAIVE)
     assert found.structure
     before = {row["skill_name"]: row["cluster_id"] for row in rows(tmp_path, MEMBERS)}
     assert len({before[name] for name in "abcdef"}) == 1
     assert len({before[name] for name in "pqrst"}) == 1
     assert before["a"] != before["p"]
-    refreshed(tmp_path, *sessions("uvwxy", 60, 2_000), *sessions("pqrstz", 60, 3_000))
+    refreshed(tmp_path, sessions("uvwxy", 60, 2_000) + sessions("pqrstz", 60, 3_000))
     clusters.update(warehouse, NAIVE + timedelta(days=7))
     after = {row["skill_name"]: row["cluster_id"] for row in rows(tmp_path, MEMBERS)}
     assert {after[name] for name in "abcdef"} == {before["a"]}
@@ -400,7 +374,7 @@ def test_clusters_of_many_sessions_are_formed_on_a_part(place: Path) -> None:
 
 
 def test_without_data_every_table_is_computed_and_empty(tmp_path: Path) -> None:
-    warehouse = refreshed(tmp_path)
+    warehouse = refreshed(tmp_path, [])
     assert trends.update(warehouse, NAIVE) == []
     with warehouse.writing() as connection:
         assert baselines.update(connection, NAIVE) == baselines.Updated([], 0)

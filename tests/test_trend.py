@@ -5,9 +5,11 @@ The larger simulations are `tests/validate/validate_trends.py`.
 
 from __future__ import annotations
 
+import doctest
 import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -402,3 +404,10 @@ def test_missing_counts_are_refused() -> None:
             ["a"], [1], invocations=[1], completed=[1], decided=[1], timed=[1],
             seconds=[float("nan")], log_seconds=[0], log_squares=[0],
         )  # fmt: skip
+
+
+def test_the_worked_example_of_the_page() -> None:
+    page = Path(__file__).parents[1] / "docs" / "statistics" / "trends.md"
+    result = doctest.testfile(str(page), module_relative=False)
+    assert result.attempted >= 3
+    assert result.failed == 0

@@ -44,3 +44,29 @@ def checked_kind(kind: Any) -> Kind | None:
         raise SbError(f"kind = {kind!r}", fix=f"Expected one of {', '.join(get_args(Kind))}.")
     chosen: Kind | None = kind
     return chosen
+
+
+def checked_name(argument: str, name: Any) -> str:
+    """A name of a skill."""
+    if not isinstance(name, str) or not name.strip():
+        raise SbError(f"{argument} = {name!r}", fix="Expected the name of a skill.")
+    return name
+
+
+def checked_one_of(argument: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    """One of a few values; 7.0 and True are not 7 and 1."""
+    if not any(type(value) is type(one) and value == one for one in allowed):
+        raise SbError(
+            f"{argument} = {value!r}", fix=f"Expected one of {', '.join(map(str, allowed))}."
+        )
+
+
+def checked_number(argument: str, value: Any, least: float, most: float) -> None:
+    """A number of a range; whole where the range is."""
+    whole = isinstance(least, int)
+    good = isinstance(value, int if whole else Real) and not isinstance(value, bool)
+    if not good or not least <= value <= most:  # false for NaN too
+        raise SbError(
+            f"{argument} = {value!r}",
+            fix=f"Expected a {'whole ' * whole}number from {least:g} to {most:g}.",
+        )

@@ -25,10 +25,16 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 
 from sb_serving import __version__
-from sb_serving.answers import arguments, realtime
+from sb_serving.answers import arguments, baselines, clusters, dependencies, realtime, trend
 from sb_serving.errors import SbError
 from sb_serving.live import Live
-from sb_serving.models import RealTimeMetrics
+from sb_serving.models import (
+    CommunityBaselines,
+    RealTimeMetrics,
+    SkillClusters,
+    SkillDependencies,
+    SkillTrend,
+)
 from sb_serving.snapshot import SnapshotHolder
 
 if TYPE_CHECKING:
@@ -58,7 +64,13 @@ class Tools:
         live: Gives the live side, with a frame that is fresh enough.
     """
 
-    TOOLS = ("get_real_time_metrics",)
+    TOOLS = (
+        "get_real_time_metrics",
+        "get_skill_trend",
+        "get_community_baselines",
+        "get_skill_dependencies",
+        "get_skill_clusters",
+    )
 
     def __init__(self, live: Callable[[], Live]) -> None:
         self._live = live
@@ -81,6 +93,75 @@ class Tools:
         Answers "what is running", "what fails at the moment", "is anything slow".
         """
         return realtime.real_time_metrics(self._live(), limit, time_window_hours, kind)
+
+    def get_skill_trend(
+        self,
+        skill_name: Annotated[str, Field(description="As the assistant writes it.")],
+        days: Annotated[trend.Days, Field(description="Length of the window.")] = 7,
+        metric: Annotated[trend.Metric, Field(description="What to look at.")] = "completion_rate",
+    ) -> SkillTrend:
+        """Whether a skill gets better or worse: fitted line with interval, p and q.
+
+        Answers "did it help", "is it failing more often", "is it getting slower". stable means that
+        chance explains the change, insufficient_data that nobody can tell.
+        """
+        return trend.skill_trend(self._live(), skill_name, days, metric)
+
+    def get_community_baselines(
+        self,
+        limit: Annotated[
+            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most skills to list.")
+        ] = 20,
+        kind: Annotated[
+            arguments.Kind | None,
+            Field(description="Only this kind; null leaves out built-in tools, 'all' nothing."),
+        ] = None,
+    ) -> CommunityBaselines:
+        """How good skills usually are among all users: shrunk completion rate, duration, phase.
+
+        Answers "which skills work", "where does mine stand". Skills that too few users share are
+        hidden.
+        """
+        return baselines.community_baselines(self._live(), limit, kind)
+
+    def get_skill_dependencies(
+        self,
+        skill_name: Annotated[str, Field(description="As the assistant writes it.")],
+        limit: Annotated[
+            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most skills to list.")
+        ] = 10,
+        min_lift: Annotated[
+            float, Field(ge=0, le=dependencies.MAX_LIFT, description="Least lift to list.")
+        ] = 1.5,
+        kind: Annotated[
+            arguments.Kind | None,
+            Field(description="Kind of the others; null leaves out built-in tools, 'all' nothing."),
+        ] = None,
+    ) -> SkillDependencies:
+        """What is used together with a skill, and what follows it: lift, shares of sessions, order.
+
+        Answers "what usually comes next", "what belongs together". Only pairs with significant true
+        are more than session lengths and chance explain.
+        """
+        return dependencies.skill_dependencies(self._live(), skill_name, limit, min_lift, kind)
+
+    def get_skill_clusters(
+        self,
+        limit: Annotated[
+            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most groups to list.")
+        ] = 20,
+        members: Annotated[
+            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most members to list of each.")
+        ] = 10,
+        skill_name: Annotated[
+            str | None, Field(description="Only the group of this skill; null for all.")
+        ] = None,
+    ) -> SkillClusters:
+        """Groups of skills that are used together, how stable they are, and whether there are any.
+
+        Answers "which skills form a workflow", "what is like this one".
+        """
+        return clusters.skill_clusters(self._live(), limit, members, skill_name)
 
 
 def build_server(
