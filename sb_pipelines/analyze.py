@@ -341,8 +341,7 @@ def recommend(events: Events, *, users: Sequence[Text], k: Count = Count(10)) ->
     from sb_pipelines.training import recommend as method
 
     events.require("skill_name", "user_id", *(["outcome"] if events.has("outcome") else []))
-    rows: dict[str, Any] = events.count("user_skill")
-    recommender, _ = method.learn(method.Uses.from_rows(**rows))
+    recommender, _ = method.learn(method.count_uses(events.connection))
     return {
         "recommendations": {
             user: [

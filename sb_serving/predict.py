@@ -241,7 +241,8 @@ _CHOICES: tuple[Choice, ...] = (
     "shrunk_rate",
     "forest_and_logistic",
 )
-_PREFIX = "success_predictor_"
+PREFIX = "success_predictor_"
+"""Of the names of its arrays in a snapshot."""
 _BINS = 10
 
 
@@ -299,12 +300,14 @@ class Predictor:
         model: The model; None where it is not served.
         reliability: Of the predictions in the evaluation, by tenths of predicted probability:
             upper edge, predictions, completed; shape (10, 3).
+        version: Of the training, as in `model_registry`; 0 outside of it.
     """
 
     choice: Choice
     strength: float = 20.0
     model: Model | None = None
     reliability: Floats | None = None
+    version: int = 0
 
     def probability(self, columns: Mapping[str, ArrayLike]) -> Floats:
         """Probabilities of many runs at once, shape (n,).
@@ -366,11 +369,12 @@ class Predictor:
         mine: dict[str, NDArray[np.generic]] = {
             "choice": np.array([_CHOICES.index(self.choice)], dtype=np.int32),
             "strength": np.array([self.strength]),
+            "version": np.array([self.version], dtype=np.int32),
         }
         if self.model is not None and self.reliability is not None:
             mine |= self.model.arrays()
             mine["reliability"] = self.reliability.ravel()
-        return {_PREFIX + name: array for name, array in mine.items()}
+        return {PREFIX + name: array for name, array in mine.items()}
 
     @classmethod
     def load(cls, read: Callable[[str], ArrayLike]) -> Predictor:
@@ -384,7 +388,7 @@ class Predictor:
         """
 
         def numbers_of(name: str, size: int) -> Floats:
-            return numbers({name: read(_PREFIX + name)}, name, size)
+            return numbers({name: read(PREFIX + name)}, name, size)
 
         number = float(numbers_of("choice", 1)[0])
         if number not in range(len(_CHOICES)):
@@ -393,14 +397,15 @@ class Predictor:
         strength = float(numbers_of("strength", 1)[0])
         if not strength > 0.0:
             raise damaged(f"strength is {strength}")
+        version = int(numbers_of("version", 1)[0])
         if choice != "forest_and_logistic":
-            return cls(choice, strength)
-        arrays = {name: read(_PREFIX + name) for name in MODEL_ARRAYS}
+            return cls(choice, strength, version=version)
+        arrays = {name: read(PREFIX + name) for name in MODEL_ARRAYS}
         reliability = numbers_of("reliability", 3 * _BINS).reshape(_BINS, 3)
         edge, n, completed = reliability.T
         if (np.diff(edge) < 0).any() or (completed < 0).any() or (completed > n).any():
             raise damaged("reliability is no table of counts")
-        return cls(choice, strength, Model.from_arrays(arrays), reliability)
+        return cls(choice, strength, Model.from_arrays(arrays), reliability, version)
 
 
 def _reasons(columns: Mapping[str, int], row: Floats, added: Floats) -> tuple[Reason, ...]:

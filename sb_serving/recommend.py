@@ -28,7 +28,8 @@ LONGEST_ID = 64
 """Bytes of a user id that are kept; a longer one goes by its hash."""
 FORMAT = 1
 """Version of the arrays' meaning."""
-_PREFIX = "user_similarity_"
+PREFIX = "user_similarity_"
+"""Of the names of its arrays in a snapshot."""
 _FIX = "Run `sb refresh --models` to publish it again."
 
 
@@ -185,19 +186,15 @@ class Recommender:
             "decided": self.decided,
             "completion": self.completion,
         }
-        if self.weights is not None:
-            mine["weights"] = self.weights
-        return {_PREFIX + name: array for name, array in mine.items()}
+        mine["weights"] = np.empty((0, 0), np.float32) if self.weights is None else self.weights
+        return {PREFIX + name: array for name, array in mine.items()}
 
     @classmethod
-    def load(
-        cls, skills: Sequence[str], names: Sequence[str], read: Callable[[str], ArrayLike]
-    ) -> Recommender:
+    def load(cls, skills: Sequence[str], read: Callable[[str], ArrayLike]) -> Recommender:
         """Read what `arrays` gave.
 
         Args:
             skills: Names by number.
-            names: Names of the arrays that there are.
             read: Gives an array by name; `Snapshot.array`.
 
         Raises:
@@ -205,7 +202,7 @@ class Recommender:
         """
 
         def array(name: str, kind: str, *shape: int) -> NDArray[Any]:
-            found = np.asarray(read(_PREFIX + name))
+            found = np.asarray(read(PREFIX + name))
             fits = len(shape) == found.ndim and all(
                 size in (-1, has) for size, has in zip(shape, found.shape, strict=True)
             )
@@ -232,8 +229,12 @@ class Recommender:
             raise _damaged("completed is no part of decided")
         if (completion < 0).any() or (completion > 1).any():
             raise _damaged("completion is no share")
-        weights = array("weights", "f", size, size) if _PREFIX + "weights" in names else None
-        return cls(skills, users, matrix, completed, decided, completion, weights)
+        weights = array("weights", "f", -1, -1)
+        if weights.size and weights.shape != (size, size):
+            raise _damaged(f"weights has shape {weights.shape} for {size} skills")
+        return cls(
+            skills, users, matrix, completed, decided, completion, weights if weights.size else None
+        )
 
 
 def user_key(user_id: str) -> bytes:

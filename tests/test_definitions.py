@@ -60,6 +60,10 @@ BASE = {
         "warehouse",
         ["skill_time_series", "skill_totals"],
     ),
+    "predictor_totals": ("series", {"duckdb"}, "warehouse", ["events"]),
+    "success_predictor": ("models", {"python", "scikitlearn"}, None, ["events"]),
+    "model_registry": ("models", {"python", "scikitlearn"}, None, ["events"]),
+    "user_similarity": ("models", {"python", "duckdb"}, "warehouse", ["events"]),
     "published_snapshot": ("serving", {"duckdb"}, "warehouse", list(publish.PUBLISHED)),
     "write_back": ("serving", {"sqlite", "duckdb"}, "warehouse", ["published_snapshot"]),
 }
@@ -76,6 +80,7 @@ CHECKS = {
     ("skill_time_series", "equals_recount", False),
     ("skill_totals", "equals_recount", False),
     ("pair_count", "equals_recount", False),
+    ("predictor_totals", "equals_recount", False),
 }
 """Asset, check, whether it blocks."""
 
@@ -102,7 +107,7 @@ def test_the_base_assets_are_as_documented(graph: Any, name: str) -> None:
     node = graph.get(dg.AssetKey(name))
     assert node.group_name == group
     assert node.kinds == kinds
-    assert node.pools == ({pool} if pool else None)
+    assert (node.pools or set()) == ({pool} if pool else set())
     assert sorted(key.to_user_string() for key in node.parent_keys) == sorted(deps)
 
 
@@ -174,7 +179,8 @@ def test_a_refresh_leaves_the_audit_out(built: dg.Definitions) -> None:
     assert "write_back" in steps
     audit = {node.name for node in built.resolve_job_def("audit").nodes}
     assert audit == {
-        f"{table}_equals_recount" for table in ("skill_time_series", "skill_totals", "pair_count")
+        f"{table}_equals_recount"
+        for table in ("skill_time_series", "skill_totals", "pair_count", "predictor_totals")
     }
     full = {node.name for node in built.resolve_job_def("full_refresh").nodes}
     assert full >= steps

@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sb_pipelines.defs.predictor_totals import fold_totals
+from sb_pipelines.resources import set_watermark
 from sb_pipelines.training import features
 from sb_serving import predict, sql, times
 from sb_serving.demo import DemoPlan, invocations
@@ -202,8 +204,8 @@ def snapshot_of(store: Store, folder: Path) -> Snapshot:
 
     def build(connection: duckdb.DuckDBPyConnection) -> None:
         warehouse_of(store, connection)
-        totals = sql.load("training/predictor_totals.sql")
-        connection.execute(f"create table predictor_totals as {totals}")
+        set_watermark(connection, "events", top, None)
+        fold_totals(connection)
         connection.execute("drop table events")
 
     path = publish(

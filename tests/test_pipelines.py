@@ -562,6 +562,7 @@ def test_the_audit_finds_a_row_that_grew_wrong(
         "skill_time_series": (False, 1),
         "skill_totals": (True, 0),
         "pair_count": (True, 0),
+        "predictor_totals": (True, 0),
     }
 
 

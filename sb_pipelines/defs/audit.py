@@ -11,7 +11,7 @@ from datetime import datetime
 import dagster as dg
 import duckdb
 
-from sb_pipelines.defs import sets, time_series
+from sb_pipelines.defs import predictor_totals, sets, time_series
 from sb_pipelines.resources import POOL, Warehouse, one_row, set_watermark, user_failures, watermark
 from sb_serving import sql
 from sb_serving.settings import Settings
@@ -41,6 +41,7 @@ GROWN = (
         lambda connection: time_series.rebuild_hours(connection, _NO_WINDOW, _NO_WINDOW),
     ),
     Grown(("skill_totals",), (), time_series.fold_totals),
+    Grown(("predictor_totals",), (), predictor_totals.fold_totals),
     Grown(("pair_count", "session_skill", "user_skill"), sets.KEYS, sets.fold_sets),
 )
 

@@ -36,12 +36,15 @@ PUBLISHED = (
     "skill_dependencies",
     "skill_clusters",
     "skill_cluster_membership",
+    "predictor_totals",
+    "model_registry",
+    "user_similarity",
     *AUTHORED,
 )
 """Tables of the warehouse that go out, each an asset of the same name. Never `events`: its rows are
 most of the warehouse, and serving reads recent ones from the event store itself."""
 
-ALSO = ("watermarks",)
+ALSO = ("watermarks", "arrays")
 """Tables without an asset of their own that go out too."""
 
 PLOT_DAYS = 60

@@ -24,6 +24,9 @@ __all__ = ["History", "from_file", "from_warehouse"]
 
 Ints = NDArray[np.int64]
 
+MOST_RUNS = 1_000_000
+"""Runs that are kept in memory: 250 bytes each; more than training takes."""
+
 _MICROSECOND = timedelta(microseconds=1)
 _WINDOWS: dict[str, tuple[str, str, int | None]] = {
     "skill_24h": ("skill", "span", DAY // _MICROSECOND),
@@ -68,13 +71,16 @@ class History:
         return {name: column[which] for name, column in self.counts.items()}
 
 
-def from_warehouse(connection: duckdb.DuckDBPyConnection) -> History:
+def from_warehouse(connection: duckdb.DuckDBPyConnection, most: int = MOST_RUNS) -> History:
     """The history of a warehouse, in the order of its ids.
 
     Args:
         connection: Has the table `events`; temporary tables are made in it.
+        most: Where there are more runs, so many of them, evenly spread; what was known before each
+            is still counted over all.
     """
-    return _history(connection, "from_warehouse", {})
+    rows = len(connection.table("events"))
+    return _history(connection, "from_warehouse", {}, every=max(1, -(-rows // most)))
 
 
 def from_file(connection: duckdb.DuckDBPyConnection, delay: timedelta) -> History:
@@ -88,14 +94,17 @@ def from_file(connection: duckdb.DuckDBPyConnection, delay: timedelta) -> Histor
 
 
 def _history(
-    connection: duckdb.DuckDBPyConnection, source: str, parameters: Mapping[str, object]
+    connection: duckdb.DuckDBPyConnection,
+    source: str,
+    parameters: Mapping[str, object],
+    every: int = 1,
 ) -> History:
     connection.execute(
         f"create or replace temp table training_events as {sql.load(f'training/{source}.sql')}",
         dict(parameters),
     )
-    for statement in ("facts", "asked"):
-        connection.execute(sql.load(f"training/{statement}.sql"))
+    connection.execute(sql.load("training/facts.sql"))
+    connection.execute(sql.load("training/asked.sql"), {"every": every})
 
     def columns(query: str, **parameters: object) -> dict[str, Ints]:
         found = connection.execute(sql.load(f"training/{query}.sql"), parameters).fetchnumpy()

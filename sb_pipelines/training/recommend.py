@@ -1,33 +1,35 @@
 """Makes the recommender from who used what, and chooses its method by replaying the past.
 
-Belongs here: from rows of (user, skill) to numbers and arrays, and the choice. Does not: counting
-the rows (SQL), the methods and the replay (`sb_serving.stats.similarity`), answering
-(`sb_serving.recommend`).
+Belongs here: from events to numbers and arrays, and the choice. Does not: the methods and the
+replay (`sb_serving.stats.similarity`), answering (`sb_serving.recommend`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
+import duckdb
 import numpy as np
 from numpy.typing import NDArray
 
+from sb_serving import sql
 from sb_serving.recommend import Recommender, user_key
 from sb_serving.stats import baseline, similarity
 
-__all__ = ["Uses", "learn"]
+__all__ = ["Uses", "count_uses", "learn"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Uses:
-    """Who uses what and how it ends, numbered. Make one with `from_rows`.
+    """Who uses what and how it ends, numbered.
 
     Attributes:
         skills: Names by number.
-        users: Ids by number, as `user_key` makes them.
+        users: Ids by number, as `user_key` makes them, rising.
         matrix: Who uses what.
-        completed: Completed runs of each skill, shape (n_skills,).
+        completed: Completed runs of each skill by all users, shape (n_skills,).
         decided: Completed plus failed ones, shape (n_skills,).
         completion: Their rate, shrunk toward that of all skills, shape (n_skills,).
         latest: User -> the skill that the user took up last, by number.
@@ -41,44 +43,41 @@ class Uses:
     completion: NDArray[np.float64]
     latest: Mapping[int, int]
 
-    @classmethod
-    def from_rows(
-        cls,
-        user_id: NDArray[np.object_],
-        skill_name: NDArray[np.object_],
-        completed: NDArray[np.int64],
-        decided: NDArray[np.int64],
-        first_at: NDArray[np.int64],
-    ) -> Uses:
-        """Number rows, at most one per user and skill.
 
-        Args:
-            user_id: '' is nobody, whose runs count for completion alone; shape (n,).
-            skill_name: Shape (n,).
-            completed: Completed runs, shape (n,).
-            decided: Completed plus failed runs, shape (n,).
-            first_at: When the user took the skill up, in any unit, shape (n,).
-        """
-        skills, skill = np.unique(skill_name.astype(str), return_inverse=True)
-        total, good = (
-            np.bincount(skill, weights=counts, minlength=len(skills)).astype(np.int64)
-            for counts in (decided, completed)
-        )
-        keys = np.array([user_key(one) for one in user_id.tolist()], dtype=np.bytes_)
-        somebody = keys != b""
-        users, user = np.unique(keys[somebody], return_inverse=True)
-        own = skill[somebody]
-        # Of equal times the skill that comes last by name.
-        order = np.lexsort((own, first_at[somebody]))
-        return cls(
-            skills.tolist(),
-            users,
-            similarity.UserSkills.from_pairs(user, own, len(users), len(skills)),
-            good,
-            total,
-            baseline.fit(good, total).rate(good, total),
-            dict(zip(user[order].tolist(), own[order].tolist(), strict=True)),
-        )
+def count_uses(connection: duckdb.DuckDBPyConnection, without: str | None = None) -> Uses:
+    """Count who uses what.
+
+    Args:
+        connection: Has `events`, the warehouse's table or the view of an event file; a temporary
+            table is made in it.
+        without: A kind of skills that is left out.
+    """
+    connection.execute(sql.load("training/uses.sql"), {"without": without})
+
+    def columns(query: str) -> dict[str, NDArray[Any]]:
+        found = connection.execute(sql.load(f"training/{query}.sql")).fetchnumpy()
+        return {name: np.ma.getdata(column) for name, column in found.items()}
+
+    skills, pairs = columns("uses_skills"), columns("uses_pairs")
+    keys = [user_key(one) for one in columns("uses_users")["user_id"].tolist()]
+    given = np.array(keys, dtype=np.bytes_)
+    order = np.argsort(given)  # a long id goes by its hash, which sorts elsewhere
+    place = np.empty(len(order), dtype=np.int64)
+    place[order] = np.arange(len(order))
+    user, skill = place[pairs["user_number"]], pairs["skill"]
+    completed, decided = skills["completed"], skills["decided"]
+    # The last row of a user stays.
+    last = np.full(len(order), -1)
+    last[user] = skill
+    return Uses(
+        skills["skill_name"].tolist(),
+        given[order],
+        similarity.UserSkills.from_pairs(user, skill, len(order), len(completed)),
+        completed,
+        decided,
+        baseline.fit(completed, decided).rate(completed, decided),
+        dict(enumerate(last.tolist())),
+    )
 
 
 def learn(uses: Uses, *, seed: int = 0) -> tuple[Recommender, similarity.Replay]:

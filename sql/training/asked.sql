@@ -1,5 +1,5 @@
 -- engine: duckdb (ASOF join)
--- The rows of training_facts, each with what was known of its session when it started: of the runs
+-- Every $every-th row of training_facts with what was known of its session when it started: of the runs
 -- of the session whose outcomes were known before, in the order in which they became known.
 -- session_n, _completed, _decided  how many; 0 in a new session.
 -- session_failures     failures among the last three.
@@ -43,3 +43,4 @@ select
     s.previous
 from training_facts f
 asof left join states s on s.session_code = f.session_code and s.moment <= f.asked_at
+where f.row % $every = 0

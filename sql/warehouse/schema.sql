@@ -326,3 +326,56 @@ create table if not exists skill_cluster_membership (
     n_sessions BIGINT,
     last_updated TIMESTAMP
 );
+
+-- See predictor_totals.sql.
+create table if not exists predictor_totals (
+    code UBIGINT,
+    scope VARCHAR,
+    key VARCHAR,
+    n BIGINT,
+    completed BIGINT,
+    decided BIGINT
+);
+
+-- One row per training of the success predictor, versions rising.
+-- trained_at, span_start, span_end  now, first and last start of the runs that could teach.
+-- watermark_id  every event up to this id was looked at.
+-- chosen        what is served: forest_and_logistic, shrunk_rate or not_enough_data; reason says why.
+-- model_chosen  whether that is the trained model.
+-- features      names in the order of a row, separated by commas.
+-- report        scores of every method with intervals, reliability, importances, as JSON.
+create table if not exists model_registry (
+    version INTEGER,
+    trained_at TIMESTAMP,
+    watermark_id BIGINT,
+    span_start TIMESTAMP,
+    span_end TIMESTAMP,
+    chosen VARCHAR,
+    model_chosen BOOLEAN,
+    reason VARCHAR,
+    n BIGINT,
+    n_judged BIGINT,
+    features VARCHAR,
+    report VARCHAR,
+    code_version VARCHAR
+);
+
+-- One row per skill of the recommendations, in the order of their arrays.
+-- users            who used it; n, completed: its completed plus failed runs by all users.
+-- completion_rate  of these, shrunk toward that of all skills.
+create table if not exists user_similarity (
+    skill INTEGER,
+    skill_name VARCHAR,
+    users BIGINT,
+    n BIGINT,
+    completed BIGINT,
+    completion_rate DOUBLE
+);
+
+-- Numeric arrays, see live/arrays.sql.
+create table if not exists arrays (
+    name VARCHAR primary key,
+    dtype VARCHAR not null,
+    shape BIGINT[] not null,
+    data BLOB not null
+);

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from sb_pipelines.training.recommend import Uses
+from sb_pipelines.training.recommend import Uses, count_uses
 from sb_serving.demo import DemoPlan, chunks
 from sb_serving.stats import similarity
 from tests.runs import events_of
@@ -54,7 +54,7 @@ def flights(file: Path) -> dict[str, Any]:
 
 def uses_of(events: dict[str, Any]) -> Uses:
     """Who uses what, as `sb analyze` counts it."""
-    return Uses.from_rows(**events_of(events).count("user_skill"))
+    return count_uses(events_of(events).connection)
 
 
 def replayed(name: str, events: dict[str, Any], *, barred: bool) -> Row:

@@ -1,6 +1,6 @@
 -- engine: duckdb (chr, hash)
--- The snapshot's table predictor_totals: one row per scope and key, all runs up to the watermark.
--- A live prediction adds the runs since then (live_tail.sql).
+-- Grain of predictor_totals: one row per scope and key. What the events with $after < id <= $until add
+-- to it. A live prediction adds the runs since then (training/live_tail.sql).
 -- key        '' for `all`; for `user_skill` the user and the skill, for `version` the skill, the
 --            agent and its version, with chr(31) between them.
 -- code       hash of scope and key; a look-up compares it first, then scope and key themselves, so
@@ -18,6 +18,7 @@ with rows as (
         case when outcome = 'completed' then 1 else 0 end as completed,
         case when outcome in ('completed', 'failed') then 1 else 0 end as decided
     from events
+    where id > $after and id <= $until
 ),
 keyed as (
     select 'all' as scope, '' as key, completed, decided from rows
@@ -48,4 +49,3 @@ select
     cast(sum(decided) as BIGINT) as decided
 from keyed
 group by scope, key
-order by code
