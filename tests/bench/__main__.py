@@ -1,7 +1,8 @@
 """`make bench`: runs the measurements one after another and writes `docs/performance.md`.
 
-python -m tests.bench                     everything, at one million invocations
+python -m tests.bench                     everything but growth, at one million invocations
 python -m tests.bench store pipeline      some of it; the page keeps the other sections
+python -m tests.bench growth              1, 10 and 30 million invocations; half an hour
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ PARTS = {
     "live": "Live side",
     "feed": "Feed",
     "mcp": "MCP",
+    "growth": "Growth of a refresh",
 }
+ON_REQUEST = {"growth"}
 HEAD = """\
 # Performance
 
@@ -42,7 +45,7 @@ def main(names: list[str]) -> int:
         sys.stderr.write(f"no such part: {', '.join(unknown)}; known: {', '.join(PARTS)}\n")
         return 2
     sections = _sections()
-    for name in names or PARTS:
+    for name in names or [part for part in PARTS if part not in ON_REQUEST]:
         # Memory peaks belong to one part only in a process of its own.
         done = subprocess.run(
             [sys.executable, "-m", "tests.bench", "--part", name],
