@@ -64,6 +64,7 @@ BASE = {
     "success_predictor": ("models", {"python", "scikitlearn"}, None, ["events"]),
     "model_registry": ("models", {"python", "scikitlearn"}, None, ["events"]),
     "user_similarity": ("models", {"python", "duckdb"}, "warehouse", ["events"]),
+    "skill_anomalies": ("results", {"python", "duckdb"}, "warehouse", ["skill_time_series"]),
     "published_snapshot": ("serving", {"duckdb"}, "warehouse", list(publish.PUBLISHED)),
     "write_back": ("serving", {"sqlite", "duckdb"}, "warehouse", ["published_snapshot"]),
 }
@@ -77,6 +78,7 @@ CHECKS = {
     ("skill_community_baselines", "baselines_are_possible", True),
     ("skill_dependencies", "dependencies_are_possible", True),
     ("skill_clusters", "clusters_are_possible", True),
+    ("skill_anomalies", "anomalies_are_possible", True),
     ("skill_time_series", "equals_recount", False),
     ("skill_totals", "equals_recount", False),
     ("pair_count", "equals_recount", False),

@@ -39,12 +39,13 @@ PUBLISHED = (
     "predictor_totals",
     "model_registry",
     "user_similarity",
+    "skill_anomalies",
     *AUTHORED,
 )
 """Tables of the warehouse that go out, each an asset of the same name. Never `events`: its rows are
 most of the warehouse, and serving reads recent ones from the event store itself."""
 
-ALSO = ("watermarks", "arrays")
+ALSO = ("watermarks", "arrays", "skill_anomaly_factors")
 """Tables without an asset of their own that go out too."""
 
 PLOT_DAYS = 60

@@ -54,6 +54,7 @@ TABLES = {
     Table("skill_cluster_membership", key=("skill_name", "cluster_id")): (
         "skill_cluster_membership"
     ),
+    Table("skill_anomalies", key=("id",)): "skill_anomalies",
 }
 """Table -> the watermark that says that it was computed; a table after those that it refers to."""
 

@@ -1,10 +1,10 @@
-"""Anomalies: windows of 1 to 24 hours in which a skill leaves what is expected of it.
+"""Anomalies: windows of 1 to 24 hours in which a skill leaves what is expected, and lasting falls.
 
 Belongs here: the question and the answer: hourly counts of many skills in, one row per event out,
 and for every skill and metric whether it could be judged. Does not: the parts of the method
-(`seasonal` the expectation, `window_model` the p-value of a window, `scan` windows to events, `fdr`
-the level), what becomes of the rows over time (`anomaly_lifecycle`), and 'since when, and what
-moved with it' (`changepoint`).
+(`seasonal` the expectation, `window_model` the p-value of a window, `scan` windows to events,
+`lasting` falls of more than a day, `fdr` the level), what becomes of the rows over time
+(`anomaly_lifecycle`), and 'since when, and what moved with it' (`changepoint`, `coincidence`).
 
 Every hour is judged by the hours before its own day. docs/statistics/anomalies.md has the method,
 what it was compared with, and how well it does.
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri_exp
 
 from sb_serving.stats.fdr import benjamini_hochberg
+from sb_serving.stats.lasting import Lasting, lasting_falls
 from sb_serving.stats.scan import Candidates, events
 from sb_serving.stats.seasonal import COUNT, RATE, VALUE, rolling_baseline
 from sb_serving.stats.window_model import Judged, judge_windows
@@ -65,6 +66,9 @@ AMOUNT_UNIT: dict[Metric, str] = {
     "volume": "invocations",
     "duration": "hours with a duration",
 }
+
+LASTING_PRICE = 10.0
+"""Factor on the p-value of a lasting fall: together they get a tenth of the rate of the windows."""
 
 SAME_NUMBER = 0.2
 """A drop and a spike are a shift when their calls together differ less than this from expected."""
@@ -151,8 +155,8 @@ class AnomalyReport:
 
     Attributes:
         anomalies: Events with a q-value of at most q, smallest p first.
-        spans: For each event the start of its first and the end of its last window, UTC: an
-            event that goes on for days is one row, whose own window is a day at most.
+        spans: For each event its likeliest first and last moment, UTC: an event that goes on for
+            days is one row, whose own window is a day at most.
         statuses: One entry per skill and metric.
     """
 
@@ -169,8 +173,13 @@ def find_anomalies(
     end: int,
     q: float = 0.05,
     metrics: Sequence[Metric] = METRICS,
+    lasting_from: int | None = None,
+    refit_days: int = 1,
 ) -> AnomalyReport:
     """Find the windows in which skills leave their seasonal, overdispersed expectation.
+
+    A fall of the completion rate that has lasted for days is found too where no single window
+    shows it; windows inside it are part of the same event.
 
     Args:
         names: Skill names; `counts.skill` points into them.
@@ -179,6 +188,9 @@ def find_anomalies(
         end: First hour not to judge: the hour that is not over yet.
         q: False discovery rate over all events returned, in (0, 1].
         metrics: What to judge; the rate is shared among them.
+        lasting_from: First hour at which a lasting fall may have begun; `score_from` if not given.
+        refit_days: Every how many days the spread of windows and what skills share is learned
+            anew; the baseline of an hour is of the day before in any case.
 
     Returns:
         The events, and for each skill and metric whether it could be judged.
@@ -192,8 +204,13 @@ def find_anomalies(
     statuses: list[MetricStatus] = []
     for metric in metrics:
         data = _metric_data(metric, counts, len(names), score_from, end)
-        judged = judge_windows(data.panel, largest_p=q)
-        rows = _rows(data, judged, names, q, budget[metric])
+        judged = judge_windows(data.panel, largest_p=q, refit_days=refit_days)
+        falls: list[Anomaly] = []
+        judged_falls = 0
+        if metric == "completion":
+            since = score_from if lasting_from is None else lasting_from
+            falls, judged_falls = _lasting(data, names, since, end)
+        rows = _rows(data, judged, names, q, budget[metric], falls, judged_falls)
         found += _with_pattern_shifts(rows) if metric == "volume" else rows
         statuses += _statuses(data, names)
     found.sort(key=lambda pair: (pair[0].p_value, pair[0].skill_name, pair[0].window_start))
@@ -309,22 +326,91 @@ def _usable(
 
 
 def _rows(
-    data: _MetricData, judged: Judged, names: Sequence[str], q: float, budget: float
+    data: _MetricData,
+    judged: Judged,
+    names: Sequence[str],
+    q: float,
+    budget: float,
+    falls: list[Anomaly],
+    judged_falls: int,
 ) -> list[tuple[Anomaly, Span]]:
     """One row per event whose q-value is small enough, and the event's span."""
     picked, spans = events(judged.candidates)
     p = judged.null_p[picked]
+    tests = max(judged.tests, 1)
+    fall_p = np.array([fall.p_value for fall in falls]) * LASTING_PRICE * judged_falls / tests
     # Chance events are counted per judged hour, found ones per event; so is their ratio.
-    q_values = benjamini_hochberg(p, max(judged.tests, len(picked)))
-    q_values = np.minimum(q_values / budget, 1.0)
-    return [
-        (
-            _row(data, judged.candidates, int(at), names, float(p_at), float(q_at)),
-            (_moment(data.origin + int(span[0])), _moment(data.origin + int(span[1]) + 1)),
-        )
-        for at, span, p_at, q_at in zip(picked, spans, p, q_values, strict=True)
-        if q_at <= q
+    together = np.minimum(np.concatenate([p, fall_p]), 1.0)
+    q_values = np.minimum(
+        benjamini_hochberg(together, max(tests, len(together))) / budget, 1.0
+    ).tolist()
+    rows: list[tuple[Anomaly, Span]] = []
+    for at, (first, last), p_at, q_at in zip(
+        picked.tolist(), spans.tolist(), p.tolist(), q_values[: len(picked)], strict=True
+    ):
+        if q_at > q:
+            continue
+        row = _row(data, judged.candidates, at, names, p_at, q_at)
+        hours = _extent(data, judged.candidates, at, slice(first, last + 1))
+        begin, end = (_moment(data.origin + hour) for hour in (hours.start, hours.stop))
+        rows.append((row, (min(row.window_start, begin), max(row.window_end, end))))
+    for fall, q_at in zip(falls, q_values[len(picked) :], strict=True):
+        if q_at <= q:
+            rows = _with_fall(rows, replace(fall, q_value=q_at))
+    return rows
+
+
+def _lasting(
+    data: _MetricData, names: Sequence[str], since: int, end: int
+) -> tuple[list[Anomaly], int]:
+    """Lasting falls as rows, and how many skills could have had one.
+
+    Days are counted back from the end, so that the last one is whole.
+    """
+    stop = end - data.origin
+    days = stop // 24
+    whole = slice(stop - 24 * days, stop)
+    completed, decided = (
+        part[:, whole].reshape(len(part), days, 24).sum(axis=2)
+        for part in (data.panel.total, data.panel.weight)
+    )
+    found, judged = lasting_falls(completed, decided, earliest=days - (end - since) // 24)
+    return [_fall_row(fall, names, end - 24 * (days - fall.since), end) for fall in found], judged
+
+
+def _fall_row(fall: Lasting, names: Sequence[str], since: int, end: int) -> Anomaly:
+    return Anomaly(
+        skill_name=names[fall.skill],
+        metric="completion",
+        anomaly_type="drop",
+        window_start=_moment(since),
+        window_end=_moment(end),
+        n=fall.n,
+        baseline_value=fall.rate_before,
+        observed_value=fall.rate_since,
+        deviation_score=_z(fall.boundary_p),
+        p_value=fall.p_value,
+        q_value=1.0,
+    )
+
+
+def _with_fall(rows: list[tuple[Anomaly, Span]], fall: Anomaly) -> list[tuple[Anomaly, Span]]:
+    """The rows and a lasting fall; drops inside it are the same event, the strongest is shown."""
+    inside = [
+        (row, span)
+        for row, span in rows
+        if (row.skill_name, row.anomaly_type) == (fall.skill_name, "drop")
+        and span[1] > fall.window_start
     ]
+    others = [pair for pair in rows if pair not in inside]
+    strongest = min([fall, *(row for row, _ in inside)], key=lambda row: row.deviation_score)
+    first = min([fall.window_start, *(span[0] for _, span in inside)])
+    return [*others, (strongest, (first, fall.window_end))]
+
+
+def _z(p: float) -> float:
+    """The normal quantile that a two-sided p-value stands for, at most 0."""
+    return float(ndtri_exp(np.log(max(p, 1e-300) / 2.0)))
 
 
 def _moment(hour: int) -> datetime:
@@ -334,15 +420,10 @@ def _moment(hour: int) -> datetime:
 def _row(
     data: _MetricData, found: Candidates, at: int, names: Sequence[str], p: float, q: float
 ) -> Anomaly:
-    panel, family = data.panel, data.panel.baseline.family
     skill, last, below = int(found.skill[at]), int(found.last[at]), bool(found.below[at])
     window = slice(last - int(found.length[at]) + 1, last + 1)
-    usable = panel.usable[skill, window] & (panel.weight[skill, window] > 0)
-    weight = np.where(usable, panel.weight[skill, window], 0.0)
-    mean = np.where(usable, panel.baseline.mean[skill, window], 0.5)
-    mean = family.unlink(family.link(mean) + found.shift[at])
-    residual = np.where(usable, panel.total[skill, window], 0.0) - weight * mean
-    shown = _core(residual, weight * family.slope(mean))
+    residual, weight, mean = _hourly(data, found, at, window)
+    shown = _core(residual, weight * data.panel.baseline.family.slope(mean))
     hours = slice(window.start + shown.start, window.start + shown.stop)
     expected, whole = float((weight * mean)[shown].sum()), float(weight[shown].sum())
     observed = float((residual + weight * mean)[shown].sum())
@@ -362,10 +443,32 @@ def _row(
         n=int(data.invocations[skill, hours].sum()),
         baseline_value=expected,
         observed_value=observed,
-        deviation_score=-sign * float(ndtri_exp(np.log(max(found.window_p[at], 1e-300) / 2.0))),
+        deviation_score=-sign * _z(float(found.window_p[at])),
         p_value=p,
         q_value=q,
     )
+
+
+def _hourly(
+    data: _MetricData, found: Candidates, at: int, hours: slice
+) -> tuple[Floats, Floats, Floats]:
+    """Residual, weight and mean of hours, by the expectation that a window was tested with."""
+    panel, family, skill = data.panel, data.panel.baseline.family, int(found.skill[at])
+    usable = panel.usable[skill, hours] & (panel.weight[skill, hours] > 0)
+    weight = np.where(usable, panel.weight[skill, hours], 0.0)
+    mean = np.where(usable, panel.baseline.mean[skill, hours], 0.5)
+    mean = family.unlink(family.link(mean) + found.shift[at])
+    return np.where(usable, panel.total[skill, hours], 0.0) - weight * mean, weight, mean
+
+
+def _extent(data: _MetricData, found: Candidates, at: int, span: slice) -> slice:
+    """The hours of an event: the likeliest extent within its windows.
+
+    A window of a day tells of a bad morning until the next one.
+    """
+    residual, weight, mean = _hourly(data, found, at, span)
+    core = _core(residual, weight * data.panel.baseline.family.slope(mean))
+    return slice(span.start + core.start, span.start + core.stop)
 
 
 def _core(residual: Floats, information: Floats) -> slice:

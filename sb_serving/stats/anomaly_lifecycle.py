@@ -17,6 +17,9 @@ __all__ = ["Known", "Reconciled", "reconcile"]
 QUIET = timedelta(hours=24)
 """An event is over when no window has shown it for so long; before that it may be the night."""
 
+LONGEST_WINDOW = timedelta(hours=24)
+"""A row with a longer one is a lasting fall, which ends when no search finds it any more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -55,6 +58,8 @@ def reconcile(
     now: datetime,
     *,
     searched_from: datetime,
+    fresh_from: datetime,
+    settled: Sequence[Anomaly] = (),
     q: float = 0.05,
 ) -> Reconciled:
     """Decide what a new search means for the rows that are open.
@@ -69,6 +74,9 @@ def reconcile(
             while its event is found at all, and does not come and go with each hour's level.
         now: The end of the hours searched.
         searched_from: Their beginning; what lies before it was not looked at again.
+        fresh_from: Hours from here on were never searched before, or have changed. Events before
+            them are not opened: what a search did not find, the next one finds by chance only.
+        settled: Rows that were resolved and may lie in these hours: they are not opened again.
         q: Only events with a q-value of at most this are opened.
 
     Returns:
@@ -81,8 +89,10 @@ def reconcile(
     for known in sorted(previous_open, key=lambda known: known.anomaly.p_value):
         match = _nearest(known.anomaly, free)
         if match is None:
-            gone = known.anomaly.window_end > searched_from
-            (retracted if gone else resolved).append(known)
+            row = known.anomaly
+            was_window = row.window_end - row.window_start <= LONGEST_WINDOW
+            searched = row.window_end > searched_from
+            (retracted if searched and was_window else resolved).append(known)
             continue
         free.remove(match)
         event, span = match
@@ -91,7 +101,11 @@ def reconcile(
         elif event != known.anomaly:
             updated.append(replace(known, anomaly=event))
     opened = [
-        (event, now if _over(span, now) else None) for event, span in free if event.q_value <= q
+        (event, now if _over(span, now) else None)
+        for event, span in free
+        if event.q_value <= q
+        and span[1] > fresh_from
+        and not (_over(span, now) and any(_same(row, event, span) for row in settled))
     ]
     return Reconciled(tuple(opened), tuple(updated), tuple(resolved), tuple(retracted))
 
@@ -101,14 +115,16 @@ def _over(span: Span, now: datetime) -> bool:
 
 
 def _nearest(known: Anomaly, found: Sequence[tuple[Anomaly, Span]]) -> tuple[Anomaly, Span] | None:
-    same = [
-        (event, span)
-        for event, span in found
-        if (event.skill_name, event.metric) == (known.skill_name, known.metric)
+    same = [(event, span) for event, span in found if _same(known, event, span)]
+    return min(same, key=lambda pair: (_apart(known, pair[1]), pair[0].p_value), default=None)
+
+
+def _same(known: Anomaly, event: Anomaly, span: Span) -> bool:
+    return (
+        (event.skill_name, event.metric) == (known.skill_name, known.metric)
         and _same_direction(event, known)
         and _apart(known, span) < QUIET
-    ]
-    return min(same, key=lambda pair: (_apart(known, pair[1]), pair[0].p_value), default=None)
+    )
 
 
 def _same_direction(one: Anomaly, other: Anomaly) -> bool:

@@ -33,6 +33,21 @@ STEPS_FOR_SCATTER = 10
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """Where values began to lie above or below what was expected.
+
+    Attributes:
+        index: First step after the change.
+        low: First step of its 90 % interval.
+        high: Last step of its 90 % interval.
+    """
+
+    index: int
+    low: int
+    high: int
+
+
+@dataclass(frozen=True, slots=True)
 class Rise:
     """A rise of the failure rate.
 
@@ -110,6 +125,37 @@ def find_rise(
         n_after=total_n - before_n,
         p_value=(1 + as_good) / (1 + permutations),
     )
+
+
+def find_shift(residual: NDArray[np.float64], variance: NDArray[np.float64]) -> Shift | None:
+    """Find where counts or values left their expectation, to stay away up to the last step.
+
+    Args:
+        residual: What was seen beyond what was expected, per step, in time order, shape (steps,).
+        variance: Its variance without a change, same shape; steps with 0 say nothing.
+
+    Returns:
+        The most likely place and its interval, by the likelihood of a normal shift whose size is
+        integrated out; None without a step that says anything.
+
+    Raises:
+        ValueError: Shapes differ, or a variance is below 0.
+    """
+    if residual.shape != variance.shape or residual.ndim != 1:
+        raise ValueError(f"residual has shape {residual.shape}, variance {variance.shape}")
+    if np.any(variance < 0):
+        raise ValueError("variance is below 0 in a step")
+    kept = np.flatnonzero(variance)
+    if len(kept) == 0:
+        return None
+    r, v = residual[kept], variance[kept]
+    since_r, since_v = r[::-1].cumsum()[::-1], v[::-1].cumsum()[::-1]
+    evidence = since_r**2 / (2.0 * since_v) - np.log(since_v) / 2.0
+    posterior = np.exp(evidence - evidence.max())
+    order = np.argsort(-posterior, kind="stable")
+    held = np.cumsum(posterior[order]) / posterior.sum()
+    likely = order[: int(np.searchsorted(held, LEVEL)) + 1]
+    return Shift(int(kept[order[0]]), int(kept[likely.min()]), int(kept[likely.max()]))
 
 
 def _gains(k: NDArray[np.int64], n: NDArray[np.int64]) -> NDArray[Any]:

@@ -22,7 +22,15 @@ from scipy.special import betaln, gammaln, logsumexp
 
 from sb_serving.stats.fdr import benjamini_hochberg
 
-__all__ = ["Coincidence", "Suspect", "Symptom", "ValueCounts", "coincident_changes"]
+__all__ = [
+    "Coincidence",
+    "Share",
+    "Suspect",
+    "Symptom",
+    "ValueCounts",
+    "coincident_changes",
+    "moved_shares",
+]
 
 LEAST_FAILED = 3
 """With fewer failures after the change a value is not a suspect."""
@@ -90,6 +98,23 @@ class Symptom:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A value whose number of calls moved with the number of all.
+
+    Attributes:
+        counts: Of the value; every call counts, none is failed.
+        explained: Its part of the calls that are missing or too many.
+        p_value: Fisher's exact test, one-sided: its share of the calls moved in that direction.
+        q_value: Corrected for the number of values.
+    """
+
+    counts: ValueCounts
+    explained: float
+    p_value: float
+    q_value: float
+
+
+@dataclass(frozen=True, slots=True)
 class Coincidence:
     """What moved with the change.
 
@@ -153,6 +178,47 @@ def coincident_changes(
     shown = [_symptom(counts, total) for counts in symptoms if counts.failed_after]
     shown.sort(key=lambda s: (-s.explained, s.counts.value))
     return Coincidence(tuple(suspects), tuple(shown), float(weights[-1]))
+
+
+def moved_shares(
+    total: ValueCounts, values: Sequence[ValueCounts], expected: float
+) -> tuple[Share, ...]:
+    """Rank where calls are missing, or too many.
+
+    Args:
+        total: All calls of the skill before and after; its attribute and value say nothing.
+        values: Calls by attribute value.
+        expected: How many calls there should have been after.
+
+    Returns:
+        Values that moved with the total, the one that explains most first.
+
+    Raises:
+        ValueError: A count is impossible, or larger than the total; the message names the value.
+    """
+    for counts in (total, *values):
+        _check(counts, total)
+    change = total.n_after - expected
+    if change == 0 or total.n_before == 0:
+        return ()
+    moved = []
+    for counts in values:
+        usual = expected * counts.n_before / total.n_before
+        explained = (counts.n_after - usual) / change
+        if explained > 0:
+            moved.append((counts, explained, _share_p(counts, total, growing=change > 0)))
+    q = benjamini_hochberg([p for _, _, p in moved])
+    shares = [Share(*one, float(q[i])) for i, one in enumerate(moved)]
+    shares.sort(key=lambda share: (-share.explained, share.p_value, share.counts.attribute))
+    return tuple(shares)
+
+
+def _share_p(counts: ValueCounts, total: ValueCounts, *, growing: bool) -> float:
+    mine, mine_after, n_after = counts.n_before + counts.n_after, counts.n_after, total.n_after
+    n_all = total.n_before + n_after
+    if growing:
+        return _fisher(mine_after, n_after, mine, n_all)
+    return _fisher(n_after - mine_after, n_after, n_all - mine, n_all)
 
 
 def _check(counts: ValueCounts, total: ValueCounts) -> None:

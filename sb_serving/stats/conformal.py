@@ -10,16 +10,18 @@ Pareto tail, predicted from the few excesses that there are, so that few excesse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import exp, log, pi, sqrt
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from sb_serving.stats.pooling import pooled
 
-__all__ = ["Tail", "pool_tails", "tail_of", "tail_p"]
+__all__ = ["Tail", "exponential", "pool_tails", "square_of_normal", "tail_of", "tail_p"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -32,9 +34,9 @@ MIN_TAIL = 8
 MAX_SHAPE = 0.9
 """Heaviest tail: beyond it the mean of the excess, on which the fit rests, stops existing."""
 
-USUAL_EXCESS = (float(np.log(0.4)), 2.0)
-"""What is assumed of a tail before it is seen: log of mean excess over threshold (0.43 for the
-square of a normal, 0.33 for an exponential) and how many excesses that assumption is worth."""
+USUAL_EXCESS = (0.0, 2.0)
+"""What is assumed of a tail before it is seen: log of its mean excess by that of the distribution
+that the scores should have, and how many excesses that assumption is worth."""
 
 USUAL_SHAPE = (0.0, 2.0)
 """The same for the shape."""
@@ -49,23 +51,45 @@ class Tail:
         threshold: Where the tail begins; infinite where too few scores, or equal ones, allow none.
         share: Share of the past above the threshold.
         mean: Mean excess over the threshold.
+        usual: The mean excess that the scores should have there, given the threshold's size.
         shape: Of the generalised Pareto distribution; 0 is exponential, more is heavier.
         excesses: How many independent excesses the fit is worth.
+        unsteady: Variance of the logarithm of the threshold, which is itself an estimate.
     """
 
     ordered: Floats
     threshold: float
     share: float
     mean: float
+    usual: float
     shape: float
     excesses: float
+    unsteady: float
 
 
-def tail_of(past: Floats, *, together: int = 1) -> Tail:
+def exponential(share: float) -> float:
+    """Mean excess over the threshold that `share` of an exponential lies above, by that threshold.
+
+    What -log p is distributed like where p is right.
+    """
+    return 1.0 / -log(share)
+
+
+def square_of_normal(share: float) -> float:
+    """The same of the square of a normal value."""
+    threshold = float(ndtri(share / 2.0)) ** 2
+    above = 2.0 * sqrt(threshold) * exp(-threshold / 2.0) / sqrt(2.0 * pi) + share
+    return (above / share - threshold) / threshold
+
+
+def tail_of(past: Floats, usual: Callable[[float], float], *, together: int = 1) -> Tail:
     """Fit the tail of past scores, large being strange.
 
     Args:
         past: Earlier scores, not NaN, shape (n,).
+        usual: `exponential` or `square_of_normal`: what the scores should be like. A short past
+            lends more than a twentieth of itself to the tail, and how far scores lie beyond a
+            threshold depends on what share of them does, so tails are compared relative to this.
         together: How many neighbouring past scores say the same thing, because their windows
             overlap.
 
@@ -74,7 +98,7 @@ def tail_of(past: Floats, *, together: int = 1) -> Tail:
     ordered = np.sort(past)
     n = len(ordered)
     k = max(MIN_TAIL, int(TAIL_SHARE * n))
-    none = Tail(ordered, np.inf, 0.0, 1.0, 0.0, 1.0)
+    none = Tail(ordered, np.inf, 0.0, 1.0, 1.0, 0.0, 1.0, 0.0)
     if k >= n:
         return none
     threshold = float(ordered[-k - 1])
@@ -84,11 +108,16 @@ def tail_of(past: Floats, *, together: int = 1) -> Tail:
         return none
     weighted = float((excess * np.arange(k - 1, -1, -1)).mean()) / (k - 1)
     shape = 2.0 - mean / max(mean - 2.0 * weighted, 1e-12 * mean)
-    return Tail(ordered, threshold, (k + 1.0) / (n + 1.0), mean, shape, max(k / together, 1.0))
+    share = (k + 1.0) / (n + 1.0)
+    expected = threshold * usual(share)
+    # Of a quantile of exponential scores; of squares of normal values it is nearly the same.
+    unsteady = (1.0 - share) / (share * log(share) ** 2) * together / n
+    worth = max(k / together, 1.0)
+    return Tail(ordered, threshold, share, mean, expected, shape, worth, unsteady)
 
 
 def pool_tails(tails: Sequence[Tail]) -> list[Tail]:
-    """Let tails steady each other: relative to its threshold, each moves towards their mean.
+    """Let tails steady each other: relative to what is usual, each moves towards their mean.
 
     Args:
         tails: One per skill.
@@ -101,13 +130,13 @@ def pool_tails(tails: Sequence[Tail]) -> list[Tail]:
         return list(tails)
     worth = np.array([tail.excesses for tail in there])
     size, variance = pooled(
-        np.log([tail.mean / tail.threshold for tail in there]), worth, *USUAL_EXCESS
+        np.log([tail.mean / tail.usual for tail in there]), worth, *USUAL_EXCESS
     )
     shape, _ = pooled(np.array([tail.shape for tail in there]), worth, *USUAL_SHAPE)
     steadied = (
         replace(
             tail,
-            mean=tail.threshold * float(np.exp(log_ratio)),
+            mean=tail.usual * float(np.exp(log_ratio)),
             shape=min(max(float(bend), 0.0), MAX_SHAPE),
             excesses=1.0 / float(error),
         )
@@ -125,14 +154,15 @@ def tail_p(tail: Tail, scores: Floats) -> Floats:
 
     Returns:
         P-values in (0, 1], shape (t,). Predicting from k exponential excesses gives a generalised
-        Pareto tail of shape 1 / k; that is added to the fitted shape.
+        Pareto tail of shape 1 / k, the variance of the logarithm of their mean; that and the
+        threshold's are added to the fitted shape.
     """
     n = len(tail.ordered)
     rank = (n - np.searchsorted(tail.ordered, scores, side="left") + 1.0) / (n + 1.0)
     if not np.isfinite(tail.threshold):
         return np.asarray(rank, dtype=np.float64)
     scale = tail.mean * (1.0 - tail.shape)
-    shape = min(tail.shape + 1.0 / tail.excesses, MAX_SHAPE)
+    shape = min(tail.shape + 1.0 / tail.excesses + tail.unsteady, MAX_SHAPE)
     over = np.maximum(scores - tail.threshold, 0.0)
     beyond = tail.share * (1.0 + shape * over / scale) ** (-1.0 / shape)
     return np.asarray(np.where(over > 0.0, beyond, rank), dtype=np.float64)

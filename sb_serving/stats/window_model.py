@@ -12,13 +12,21 @@ explains a material part of the past.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sb_serving.stats.conformal import Tail, pool_tails, tail_of, tail_p
+from sb_serving.stats.conformal import (
+    Tail,
+    exponential,
+    pool_tails,
+    square_of_normal,
+    tail_of,
+    tail_p,
+)
 from sb_serving.stats.pooling import pooled
 from sb_serving.stats.scan import PRICE, SEPARATE, WINDOWS, Candidates, events
 from sb_serving.stats.seasonal import COUNT, RATE, VALUE, Family
@@ -106,12 +114,13 @@ class _Tried:
     sample: tuple[Floats, Floats, Floats] | None = None
 
 
-def judge_windows(panel: Panel, largest_p: float = LARGEST_P) -> Judged:
+def judge_windows(panel: Panel, largest_p: float = LARGEST_P, refit_days: int = 1) -> Judged:
     """Test every scan window that ends in a scored hour.
 
     Args:
         panel: The metric.
         largest_p: Windows with a larger p are no candidates; never above `LARGEST_P`.
+        refit_days: See `blocks`.
 
     Returns:
         Candidates, and what they are to be compared with.
@@ -123,7 +132,7 @@ def judge_windows(panel: Panel, largest_p: float = LARGEST_P) -> Judged:
     alarmed = np.zeros(hourly.valid.shape, dtype=bool)
     found: list[Candidates] = []
     tried: dict[tuple[int, float], list[_Tried]] = {}
-    for past_hours, hours in blocks(hourly.scored):
+    for past_hours, hours in blocks(hourly.scored, refit_days):
         known = _few(alarmed, past_hours)
         part: list[Candidates] = []
         for length, sums in by_length.items():
@@ -291,25 +300,30 @@ def _calibrated(now: Sums, tried: _Tried, past: Past, past_tried: _Tried) -> _Tr
     spike = ~tried.below & now.scored & (tried.p < 1.0)
     score = np.where(past_tried.below, 0.0, -np.log(np.maximum(past_tried.p, 1e-300)))
     rows = np.flatnonzero(spike.any(axis=1))
-    for row, tail in zip(rows, _tails(past, score, rows), strict=True):
+    for row, tail in zip(rows, _tails(past, score, exponential, rows), strict=True):
         at = spike[row]
         mine = tail_p(tail, -np.log(np.maximum(p[row, at], 1e-300)))
         p[row, at] = np.maximum(p[row, at], np.minimum(2.0 * mine, 1.0))
     return replace(tried, p=p)
 
 
-def _tails(past: Past, score: Floats, rows: NDArray[np.int64]) -> list[Tail]:
+def _tails(
+    past: Past, score: Floats, usual: Callable[[float], float], rows: NDArray[np.int64]
+) -> list[Tail]:
     """Tails of the past scores of some skills, steadied by each other."""
     bounds = np.searchsorted(past.skill, [rows, rows + 1])
     together = -(-past.sums.length // thinning(past.sums.length))
-    return pool_tails([tail_of(score[begin:stop], together=together) for begin, stop in bounds.T])
+    return pool_tails(
+        [tail_of(score[begin:stop], usual, together=together) for begin, stop in bounds.T]
+    )
 
 
 def _judge_values(past: Past, now: Sums) -> _Tried:
     """P of each window's absolute deviation by its rank in the skill's own past."""
     p = np.ones(now.scored.shape)
     rows = np.flatnonzero(now.scored.any(axis=1))
-    for row, tail in zip(rows, _tails(past, _score(past.sums), rows), strict=True):
+    tails = _tails(past, _score(past.sums), square_of_normal, rows)
+    for row, tail in zip(rows, tails, strict=True):
         judged = now.scored[row]
         p[row, judged] = tail_p(tail, _score(now)[row, judged])
     return _Tried(np.zeros(p.shape), now.residual < 0, p, int(now.scored.sum()))

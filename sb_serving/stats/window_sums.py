@@ -23,7 +23,7 @@ Floats: TypeAlias = NDArray[np.float64]
 Flags: TypeAlias = NDArray[np.bool_]
 
 MAX_REFITS = 10
-"""What is learned from the past is refreshed daily, but at most so often in one call."""
+"""What is learned from the past is refreshed at most so often in one call."""
 
 OVERLAP = 3
 """Of the past sliding windows only so many per window length are kept: the rest say nothing new."""
@@ -180,11 +180,13 @@ def window_sums(hourly: Sums, length: int) -> Sums:
     )
 
 
-def blocks(scored: Flags) -> Iterator[tuple[slice, slice]]:
+def blocks(scored: Flags, refit_days: int) -> Iterator[tuple[slice, slice]]:
     """Pairs of past and scored columns: what is learned from, and where it is used.
 
     Args:
         scored: Hours to judge, shape (skills, hours).
+        refit_days: Days for which what was learned before them is used, more where that would
+            be more than `MAX_REFITS` times.
 
     Yields:
         Two slices of columns; the first ends where the second begins.
@@ -193,7 +195,7 @@ def blocks(scored: Flags) -> Iterator[tuple[slice, slice]]:
     if len(columns) == 0:
         return
     first_day, last_day = int(columns[0]) // 24, int(columns[-1]) // 24
-    step = -(-(last_day - first_day + 1) // MAX_REFITS)
+    step = max(-(-(last_day - first_day + 1) // MAX_REFITS), refit_days)
     for day in range(first_day, last_day + 1, step):
         begin = max(24 * day, int(columns[0]))
         stop = min(24 * (day + step), int(columns[-1]) + 1)

@@ -199,6 +199,65 @@ create table if not exists skill_modalities (
     created_at VARCHAR
 );
 
+-- One row per anomaly that was ever found; rows are changed, never deleted. A window of 1 to 24 hours
+-- in which a skill left its expectation, or the days since a completion rate fell.
+-- n               decided runs, runs, or runs with a duration in the window.
+-- baseline_value  expected completion rate, number of runs, or mean duration in seconds;
+--                 observed_value what was seen.
+-- deviation_score z-score of the expectation's model, below 0 for a drop.
+-- since           when it began; since_low to since_high hold that with 90 % of the posterior.
+-- detected_at     when a search first found it; updated_at when one last saw it or changed it.
+-- resolved_at     when it was over or retracted; NULL while it goes on.
+-- retracted_at    set, with resolved_at, where later events made it untrue.
+create table if not exists skill_anomalies (
+    id BIGINT,
+    skill_name VARCHAR,
+    metric VARCHAR,
+    anomaly_type VARCHAR,
+    window_start TIMESTAMP,
+    window_end TIMESTAMP,
+    n BIGINT,
+    baseline_value DOUBLE,
+    observed_value DOUBLE,
+    deviation_score DOUBLE,
+    p_value DOUBLE,
+    q_value DOUBLE,
+    since TIMESTAMP,
+    since_low TIMESTAMP,
+    since_high TIMESTAMP,
+    detected_at TIMESTAMP,
+    updated_at TIMESTAMP,
+    resolved_at TIMESTAMP,
+    retracted_at TIMESTAMP
+);
+
+-- What moved with an anomaly: one row per skill_anomalies.id, role and rank (1 is the likeliest).
+-- role        'cause' (a value under which runs went wrong), 'symptom' (an error type that became
+--             frequent), 'share' (a value whose runs are missing or too many; bad_* are 0 then).
+-- bad_before  runs that went wrong (failed, completed against expectation, slow or quick) of n_before
+--             in the 28 days before since; bad_after of n_after from since on.
+-- explained   part of the change that lies in this value.
+-- p_value, q_value  the value against other runs of the same time (cause), before against after
+--             (symptom, share); q corrected for the values tried.
+-- weight      share of the evidence that this value alone sorts good from bad; NULL but for causes.
+-- first_seen  start of the skill's first run with the value, from 28 days before since on.
+create table if not exists skill_anomaly_factors (
+    anomaly_id BIGINT,
+    role VARCHAR,
+    rank INTEGER,
+    attribute VARCHAR,
+    value VARCHAR,
+    n_before BIGINT,
+    bad_before BIGINT,
+    n_after BIGINT,
+    bad_after BIGINT,
+    explained DOUBLE,
+    p_value DOUBLE,
+    q_value DOUBLE,
+    weight DOUBLE,
+    first_seen TIMESTAMP
+);
+
 -- One row per skill that enough users share. total_users, total_invocations, global_completion_rate,
 -- global_avg_duration_seconds, most_common_workflow_phase, effectiveness_percentile are V4's names.
 -- total_users                  see skill_baseline_counts.sql; at least min_users.

@@ -1,0 +1,238 @@
+"""The search for anomalies over the warehouse: what is read, and what becomes of the rows.
+
+Belongs here: hours out of the series, which of them are searched anew, and the rows of
+`skill_anomalies` and `skill_anomaly_factors`. Does not: the method (`sb_serving.stats.anomaly`),
+what a search means for open rows (`anomaly_lifecycle`), since when and what moved with it
+(`anomaly_causes`), Dagster (`defs/anomalies`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import duckdb
+import numpy as np
+
+from sb_pipelines.anomaly_causes import Explained, Hours, explain
+from sb_pipelines.resources import one_row, set_watermark, watermark
+from sb_serving import sql
+from sb_serving.stats.anomaly import HISTORY_DAYS, Anomaly, Span, find_anomalies
+from sb_serving.stats.anomaly_lifecycle import QUIET, Known, reconcile
+
+__all__ = ["Searched", "search"]
+
+REACH_DAYS = 2
+"""A search begins at midnight so many days ago: an event of a day is in view until it is over."""
+
+SEARCH_DAYS = 14
+"""Most days that one search judges: those of the first one, or that late events reach back."""
+
+LASTING_DAYS = 28
+"""Most days that a lasting fall may have begun before now."""
+
+Q_OPEN = 0.02
+"""False discovery rate at which a row is opened. Each hour looks again, so it is lower than the .05
+of a single look."""
+
+Q_STAY = 0.1
+"""Rate at which an open row stays: it does not come and go with each hour's level."""
+
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (the warehouse's times are UTC without saying so)
+
+_FIELDS = (
+    "skill_name", "metric", "anomaly_type", "window_start", "window_end", "n", "baseline_value",
+    "observed_value", "deviation_score", "p_value", "q_value",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What one search did.
+
+    Attributes:
+        searched_from: First hour judged, naive UTC.
+        searched_until: The end of the last one.
+        opened: Rows added; some of them were over already.
+        updated: Open rows that changed.
+        resolved: Rows that were over.
+        retracted: Rows that turned out to be untrue.
+        open: Rows that are open now.
+        total: Rows in all.
+    """
+
+    searched_from: datetime
+    searched_until: datetime
+    opened: int
+    updated: int
+    resolved: int
+    retracted: int
+    open: int
+    total: int
+
+
+def search(connection: duckdb.DuckDBPyConnection, now: datetime) -> Searched:
+    """Judge the hours since midnight two days ago, and earlier ones that new events touched.
+
+    In the caller's transaction. Doing it again at the same time changes nothing.
+
+    Args:
+        connection: The warehouse, for writing.
+        now: The current time, naive UTC; its hour is not over and not judged.
+    """
+    end = _hour(now)
+    known, _ = watermark(connection, "events")
+    score_from, fresh_from = _search_from(connection, end)
+    names, hours = _read_hours(connection, score_from - 24 * HISTORY_DAYS, end)
+    report = find_anomalies(
+        names,
+        hours.counts,
+        score_from=score_from,
+        end=end,
+        q=Q_STAY,
+        lasting_from=end - 24 * LASTING_DAYS,
+        refit_days=REACH_DAYS + 1,
+    )
+    open_rows, settled = _stored(connection, _moment(score_from) - QUIET)
+    todo = reconcile(
+        open_rows,
+        report,
+        _moment(end).replace(tzinfo=UTC),
+        searched_from=_moment(score_from).replace(tzinfo=UTC),
+        fresh_from=_moment(fresh_from).replace(tzinfo=UTC),
+        settled=settled,
+        q=Q_OPEN,
+    )
+    spans = dict(zip(report.anomalies, report.spans, strict=True))
+    (last,) = one_row(connection, "select coalesce(max(id), 0) from skill_anomalies")
+    for number, (event, over) in enumerate(todo.opened, start=last + 1):
+        connection.execute(
+            "insert into skill_anomalies (id, detected_at, resolved_at) values (?, ?, ?)",
+            [number, now, now if over else None],
+        )
+        _write(connection, Known(number, event), spans, hours, now)
+    for row in todo.updated:
+        _write(connection, row, spans, hours, now)
+    for row in todo.resolved:
+        if row.anomaly in spans:
+            _write(connection, row, spans, hours, now)
+        _close(connection, row, now, "resolved_at = $now")
+    for row in todo.retracted:
+        _close(connection, row, now, "resolved_at = $now, retracted_at = $now")
+    set_watermark(connection, "skill_anomalies", known, _moment(end))
+    return Searched(
+        searched_from=_moment(score_from),
+        searched_until=_moment(end),
+        opened=len(todo.opened),
+        updated=len(todo.updated),
+        resolved=len(todo.resolved),
+        retracted=len(todo.retracted),
+        open=_count(connection, "resolved_at is null"),
+        total=_count(connection, "true"),
+    )
+
+
+def _search_from(connection: duckdb.DuckDBPyConnection, end: int) -> tuple[int, int]:
+    """First hour to judge, a midnight, and the first that is new or was touched by new events."""
+    earliest = (end - 24 * SEARCH_DAYS) // 24 * 24
+    after, until = watermark(connection, "skill_anomalies")
+    if until is None:
+        return earliest, earliest
+    (first,) = one_row(
+        connection, sql.load("warehouse/anomaly_first_touched.sql"), {"after": after}
+    )
+    fresh = _hour(until) if first is None else min(_hour(until), _hour(first))
+    return max(min(end // 24 - REACH_DAYS, fresh // 24) * 24, earliest), fresh
+
+
+def _read_hours(
+    connection: duckdb.DuckDBPyConnection, start: int, end: int
+) -> tuple[list[str], Hours]:
+    found = connection.execute(
+        sql.load("warehouse/anomaly_hours.sql"), {"start": _moment(start), "end": _moment(end)}
+    ).fetchnumpy()
+    rows = {name: np.ma.getdata(column) for name, column in found.items()}
+    names, skill = np.unique(rows.pop("skill_name").astype(str), return_inverse=True)
+    return names.tolist(), Hours.of(names.tolist(), skill.astype(np.int64), end, **rows)
+
+
+def _stored(
+    connection: duckdb.DuckDBPyConnection, since: datetime
+) -> tuple[list[Known], list[Anomaly]]:
+    """Open rows, and resolved ones whose window reaches beyond `since`."""
+    rows = connection.execute(
+        f"select id, resolved_at is null, {', '.join(_FIELDS)} from skill_anomalies"  # noqa: S608
+        " where resolved_at is null or (retracted_at is null and window_end > $since) order by id",
+        {"since": since},
+    ).fetchall()
+    open_rows: list[Known] = []
+    settled: list[Anomaly] = []
+    for number, is_open, *values in rows:
+        fields: dict[str, Any] = dict(zip(_FIELDS, values, strict=True))
+        for edge in ("window_start", "window_end"):
+            fields[edge] = fields[edge].replace(tzinfo=UTC)
+        if is_open:
+            open_rows.append(Known(number, Anomaly(**fields)))
+        else:
+            settled.append(Anomaly(**fields))
+    return open_rows, settled
+
+
+def _write(
+    connection: duckdb.DuckDBPyConnection,
+    row: Known,
+    spans: dict[Anomaly, Span],
+    hours: Hours,
+    now: datetime,
+) -> None:
+    """Put an event's numbers into its row, with since when and what moved with it."""
+    explained = explain(connection, hours, row.anomaly, spans[row.anomaly])
+    values: dict[str, Any] = {name: _naive(getattr(row.anomaly, name)) for name in _FIELDS}
+    values |= {
+        "since": explained.since,
+        "since_low": explained.low,
+        "since_high": explained.high,
+        "updated_at": now,
+    }
+    listed = ", ".join(f"{name} = ${name}" for name in values)
+    connection.execute(
+        f"update skill_anomalies set {listed} where id = $id",  # noqa: S608 (our own names)
+        values | {"id": row.id},
+    )
+    _write_factors(connection, row.id, explained)
+
+
+def _write_factors(
+    connection: duckdb.DuckDBPyConnection, number: int, explained: Explained
+) -> None:
+    connection.execute("delete from skill_anomaly_factors where anomaly_id = ?", [number])
+    for factor in explained.factors:
+        connection.execute(
+            "insert into skill_anomaly_factors values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            [number, *factor],
+        )
+
+
+def _close(connection: duckdb.DuckDBPyConnection, row: Known, now: datetime, change: str) -> None:
+    connection.execute(
+        f"update skill_anomalies set {change}, updated_at = $now where id = $id",  # noqa: S608
+        {"now": now, "id": row.id},
+    )
+
+
+def _count(connection: duckdb.DuckDBPyConnection, where: str) -> int:
+    (n,) = one_row(connection, f"select count(*) from skill_anomalies where {where}")  # noqa: S608
+    return int(n)
+
+
+def _naive(value: Any) -> Any:
+    return value.replace(tzinfo=None) if isinstance(value, datetime) else value
+
+
+def _hour(moment: datetime) -> int:
+    return int((moment - EPOCH) / timedelta(hours=1))
+
+
+def _moment(hour: int) -> datetime:
+    return EPOCH + timedelta(hours=hour)
