@@ -34,9 +34,12 @@ bench: $(READY)  ## Measure speed and memory; writes docs/performance.md
 validate: $(READY)  ## Simulate what the statistics promise; prints a table, fails below a bar
 	$(BIN)/python -m tests.validate
 
-chaos: $(READY)  ## Kill recorders and migrations at random moments and look for losses
+chaos: $(READY)  ## Kill recorders, migrations, ingest and each step of a refresh; look for losses
 	$(BIN)/python -m tests.chaos.chaos_migrate 50
 	$(BIN)/python -m tests.chaos.chaos_recorder 20
+	$(BIN)/python -m tests.chaos.chaos_ingest 10
+	$(BIN)/python -m tests.chaos.chaos_refresh 10
+	if [ "$$(id -u)" = 0 ]; then $(BIN)/python -m tests.chaos.chaos_disk; fi
 
 docs: $(READY)  ## Check the documents against the code
 	$(BIN)/python -m pytest tests/test_docs.py

@@ -141,6 +141,9 @@ def _failure(result: dg.ExecuteInProcessResult) -> SbError:
                 f"failed: {values}",
                 fix="Nothing was published. If it fails again, run `sb refresh --full`.",
             )
-        message = data.error.message.strip() if data.error else "no reason was recorded"
+        error = data.error
+        while error is not None and error.cause is not None:
+            error = error.cause  # above it stands only that it was tried again in vain
+        message = error.message.strip() if error else "no reason was recorded"
         return SbError(f"{event.step_key} failed: {message}")
     return SbError(f"the run {result.run_id} failed before its first step")

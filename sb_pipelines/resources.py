@@ -20,8 +20,9 @@ import duckdb
 from dagster_duckdb import DuckDBResource
 
 from sb_serving import sql
-from sb_serving.errors import SbError
+from sb_serving.errors import SbError, no_room
 from sb_serving.store import reader
+from sb_serving.store.connection import meaning
 
 WAREHOUSE_VERSION = 2
 """Raised with every change of a table in `sql/warehouse/schema.sql`; a warehouse of another version
@@ -159,6 +160,8 @@ class SkillsDb(dg.ConfigurableResource):  # type: ignore[type-arg]
                 f"{self.path} is not an event store of this program's form ({text})",
                 fix=f"Run `sb migrate up --db {self.path}`, or name another file.",
             )
+        if "malformed" in text or "not a database" in text:
+            return meaning(Path(self.path), sqlite3.DatabaseError(text))
         return SbError(f"{self.path} cannot be read: {text}", fix="Run `sb doctor`.")
 
 
@@ -214,7 +217,7 @@ class Warehouse(DuckDBResource):
             yield connection
         except duckdb.Error as error:
             if not _is_damage(error):
-                raise
+                raise _explained(self.path, error) from error
             connection.close()
             raise self._moved_aside(error) from error
         finally:
@@ -244,7 +247,13 @@ class Warehouse(DuckDBResource):
             SbError: There is no warehouse (without `create`), it stayed locked, or is damaged.
         """
         if create:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise SbError(
+                    f"the folder of the warehouse {self.path} cannot be made: {error.strerror}",
+                    fix="Name another file with SB_WAREHOUSE, or mend its folder.",
+                ) from error
         else:
             self._require()
         with self.get_connection(create=create) as connection:
@@ -301,6 +310,8 @@ class Warehouse(DuckDBResource):
                 if _is_damage(error):
                     raise self._moved_aside(error) from error
                 if not _is_lock(error):
+                    if no_room(error):
+                        raise _explained(self.path, error) from error
                     raise SbError(
                         f"the warehouse {self.path} cannot be opened: {_first_line(error)}",
                         fix="Check the path and its permissions.",
@@ -428,6 +439,16 @@ def _is_lock(error: duckdb.Error) -> bool:
     """Another process holds the file, or this one has it open in the other mode."""
     text = str(error)
     return "Could not set lock on file" in text or "different configuration" in text
+
+
+def _explained(path: Path, error: duckdb.Error) -> Exception:
+    """A full disk in words for the user; any other error as it is."""
+    if no_room(error):
+        return SbError(
+            f"{path} cannot be written: {_first_line(error)}",
+            fix="Nothing was changed; make room on the disk and try again.",
+        )
+    return error
 
 
 def _is_damage(error: duckdb.Error) -> bool:

@@ -18,3 +18,9 @@ class SbError(Exception):
         self.message = message
         self.fix = fix
         super().__init__(f"{message.rstrip('.')}. {fix}" if fix else message)
+
+
+def no_room(error: Exception) -> bool:
+    """Whether an engine says that the disk is full, or that a file may not grow any more."""
+    text = str(error)
+    return any(sign in text for sign in ("No space left on device", "File too large"))

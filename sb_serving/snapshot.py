@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb_serving import sql, times
-from sb_serving.errors import SbError
+from sb_serving.errors import SbError, no_room
 from sb_serving.frame import Anomaly, Total, TotalKey
 
 SCHEMA_VERSION = 1
@@ -200,6 +200,13 @@ def _build(
         connection.execute(sql.load("live/manifest_row.sql"), manifest | {"table_counts": counts})
         connection.commit()
         connection.execute("checkpoint")
+    except duckdb.Error as error:
+        if not no_room(error):
+            raise
+        raise SbError(
+            f"the snapshot {path} cannot be written: {_first_line(error)}",
+            fix="The last one is served on; make room on the disk and try again.",
+        ) from error
     finally:
         connection.close()
     if Path(f"{path}.wal").exists():

@@ -44,11 +44,11 @@ def content(path: Path) -> dict[str, Any]:
     return {name: rows for name, rows in picture.items() if not name.startswith("v_")}
 
 
-def damage(path: Path) -> None:
+def damage(path: Path, index: str = "idx_user_interactions_session") -> None:
     """Overwrite the root of one index."""
     with closing(connect_readonly(path)) as connection:
         (page,) = connection.execute(
-            "select rootpage from sqlite_master where name = 'idx_user_interactions_session'"
+            "select rootpage from sqlite_master where name = ?", (index,)
         ).fetchone()
     with path.open("r+b") as file:
         file.seek((page - 1) * 4096)
