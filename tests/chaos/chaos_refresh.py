@@ -200,7 +200,7 @@ def look(settings: Settings, rows: int) -> None:
         ), "the written series is not what the triggers counted"
     with Warehouse(database=str(settings.warehouse)).reading() as connection:
         assert set(audit.all_differing(connection).values()) == {0}
-        assert connection.execute("select * from changed_days").fetchall() == []
+        assert connection.execute("select * from changed_hours").fetchall() == []
     holder = SnapshotHolder(settings.snapshots)
     with holder.pin() as served:
         assert served is not None
