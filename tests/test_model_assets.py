@@ -330,7 +330,9 @@ def test_clusters_keep_their_ids_and_their_day(tmp_path: Path) -> None:
 
     warehouse = refreshed(tmp_path, sessions("abcdef", 60, 0) + sessions("pqrst", 50, 1_000))
     found = clusters.update(warehouse, NAIVE)
+    assert found is not None
     assert found.structure
+    assert clusters.update(warehouse, NAIVE + timedelta(days=1)) is None
     before = {row["skill_name"]: row["cluster_id"] for row in rows(tmp_path, MEMBERS)}
     assert len({before[name] for name in "abcdef"}) == 1
     assert len({before[name] for name in "pqrst"}) == 1
@@ -379,7 +381,9 @@ def test_without_data_every_table_is_computed_and_empty(tmp_path: Path) -> None:
     with warehouse.writing() as connection:
         assert baselines.update(connection, NAIVE) == baselines.Updated([], 0)
     assert dependencies.update(warehouse, NAIVE) == []
-    assert clusters.update(warehouse, NAIVE).clusters == ()
+    found = clusters.update(warehouse, NAIVE)
+    assert found is not None
+    assert found.clusters == ()
     for check in (
         trends.trends_are_possible,
         baselines.baselines_are_possible,

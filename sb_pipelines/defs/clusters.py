@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 
 TABLES = ("skill_clusters", "skill_cluster_membership")
 
+NEWS = 0.01
+"""Share of new invocations from which the groups are formed anew. They take seconds whatever the
+news, and resampling the sessions moves them more than so few can; `stability` says how much."""
+
 Ints = NDArray[np.int64]
 
 
@@ -108,16 +112,24 @@ def read_sessions(connection: duckdb.DuckDBPyConnection, most: int, seed: int = 
     )
 
 
-def update(warehouse: Warehouse, now: datetime) -> Clustering:
-    """Compute both tables anew.
+def update(warehouse: Warehouse, now: datetime) -> Clustering | None:
+    """Compute both tables anew, unless hardly anything is new.
 
     Args:
         warehouse: Closed while the groups are formed, so that others may write it.
         now: When, naive UTC.
+
+    Returns:
+        The groups; None where they were kept, since less than `NEWS` of all invocations came after
+        them.
     """
     from sb_pipelines.training import clusters as method
 
     with warehouse.reading() as connection:
+        known, _ = watermark(connection, "sets")
+        formed, _ = watermark(connection, "skill_clusters")
+        if formed and known - formed < NEWS * known:
+            return None
         sessions = read_sessions(connection, method.MAX_SESSIONS)
     found = method.cluster_skills(
         sessions.names, sessions.session, sessions.skill, previous=sessions.previous
@@ -203,6 +215,13 @@ def clusters(warehouse: Warehouse) -> Iterator[dg.MaterializeResult]:  # type: i
     """Form the groups, and say whether there are any."""
     with user_failures():
         found = update(warehouse, times.now().replace(tzinfo=None))
+    if found is None:
+        for table in TABLES:
+            yield dg.MaterializeResult(
+                asset_key=table,
+                metadata={"kept": f"fewer than {NEWS:.0%} of the invocations are new"},
+            )
+        return
     yield dg.MaterializeResult(
         asset_key="skill_clusters",
         metadata={

@@ -177,6 +177,8 @@ def find_dependencies(counted: Counted, now: datetime) -> list[dict[str, Any]]:
         counted: From `read_counts`.
         now: When, naive UTC.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     from sb_serving.stats import lift
     from sb_serving.stats.intervals import wilson
 
@@ -198,8 +200,11 @@ def find_dependencies(counted: Counted, now: datetime) -> list[dict[str, Any]]:
         )
     }
     kinds = dict(zip(counted.names, counted.kinds, strict=True))
+    # Hundreds of small products: a second BLAS thread only waits.
+    with threadpool_limits(limits=1):
+        pairs = lift.lift(counted.names, counts, min_count=MIN_SESSIONS)
     rows = []
-    for pair in lift.lift(counted.names, counts, min_count=MIN_SESSIONS):
+    for pair in pairs:
         ab_low, ab_high = wilson(pair.n_ab, pair.n_a)
         ba_low, ba_high = wilson(pair.n_ab, pair.n_b)
         rows.append(

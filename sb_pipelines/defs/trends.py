@@ -6,7 +6,7 @@ meaning `docs/statistics/trends.md`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 
 import dagster as dg
@@ -28,6 +28,9 @@ from sb_pipelines.resources import (
 from sb_serving import sql, times
 from sb_serving.settings import Settings
 from sb_serving.stats import trend
+
+FIELDS = tuple(field.name for field in fields(trend.Trend))
+"""Columns that come from the fit; asdict would copy each value deeply."""
 
 PLOTTED = 20
 """Skills in the plot, those with the strongest evidence first."""
@@ -117,7 +120,8 @@ def update(warehouse: Warehouse, now: datetime) -> list[trend.Trend]:
             connection,
             "skill_trends",
             [
-                asdict(one) | {"kind": days.kinds[one.skill_name], "window_end": now}
+                {name: getattr(one, name) for name in FIELDS}
+                | {"kind": days.kinds[one.skill_name], "window_end": now}
                 for one in found
             ],
         )

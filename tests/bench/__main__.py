@@ -23,6 +23,7 @@ PARTS = {
     "store": "Event store",
     "claude_code": "Claude Code transcripts",
     "pipeline": "Pipeline",
+    "analytics": "Analytics",
     "live": "Live side",
     "feed": "Feed",
     "mcp": "MCP",
