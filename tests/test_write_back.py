@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from sb_pipelines.defs import write_back
+from sb_pipelines.resources import set_watermark
 from sb_serving import times
 from sb_serving.errors import SbError
 from sb_serving.events import Invocation
@@ -260,7 +261,7 @@ def test_tables_that_refer_to_each_other_are_written_in_order(
         clusters: "select cluster_id, cluster_name, created_at from c order by 1",
         members: "select skill_name, cluster_id, score as membership_score from m order by 1, 2",
     }
-    monkeypatch.setattr(write_back, "TABLES", dict.fromkeys(queries, "events"))
+    monkeypatch.setattr(write_back, "TABLES", dict.fromkeys(queries, "groups"))
     monkeypatch.setattr(
         write_back.sql,
         "load",
@@ -283,8 +284,9 @@ def test_tables_that_refer_to_each_other_are_written_in_order(
         ([(4, "c")], [("commit", 4)]),
         ([], []),
     ]
-    for groups, pairs in states:
+    for number, (groups, pairs) in enumerate(states):
         with place.warehouse.writing() as connection:
+            set_watermark(connection, "groups", number, NOON.replace(tzinfo=None))
             connection.execute(
                 "create or replace table c (cluster_id int, cluster_name text, created_at text)"
             )
@@ -299,6 +301,84 @@ def test_tables_that_refer_to_each_other_are_written_in_order(
         assert sorted(place.stored("select cluster_id, cluster_name from skill_clusters")) == groups
         assert place.stored("select skill_name, cluster_id from skill_cluster_membership") == pairs
         assert place.stored("pragma foreign_key_check") == []
+        # Not computed since: not compared, whatever another tool did to them.
+        assert place.write_back(NOON) == {}
+
+
+RESULTS = """
+    insert into skill_anomalies (id, skill_name, detected_at, anomaly_type, baseline_value,
+        observed_value, deviation_score, resolved_at) values
+        (1, 'commit', TIMESTAMP '2026-11-20', 'drop', 0.9, 0.5, -4.5, null),
+        (2, 'review', TIMESTAMP '2026-11-19', 'spike', 1, 9, 6.0, TIMESTAMP '2026-11-20');
+    insert into skill_community_baselines (skill_name, total_users, total_invocations,
+        global_completion_rate, effectiveness_percentile, last_updated)
+        values ('commit', 5, 40, 0.8, 40.0, TIMESTAMP '2026-11-20');
+    insert into skill_dependencies (skill_a, skill_b, co_occurrence_count, lift_score, last_updated)
+        values ('commit', 'review', 6, 2.5, TIMESTAMP '2026-11-20');
+    insert into watermarks values ('skill_anomalies', 3, TIMESTAMP '2026-11-20'),
+        ('skill_community_baselines', 3, TIMESTAMP '2026-11-20'),
+        ('skill_dependencies', 3, TIMESTAMP '2026-11-20')
+"""
+AUTHORED = """
+    insert into ab_test_configs (test_id, test_name, control_strategy, treatment_strategy,
+        start_date) values (1, 'greeting', 'a', 'b', '2026-01-01');
+    insert into ab_test_assignments (test_id, user_id, group_name) values (1, 'u', 'control');
+    insert into ab_test_outcomes (test_id, user_id, skill_name, completed)
+        values (1, 'u', 'commit', 1);
+    insert into skill_categories (category_id, category_name, domain) values (1, 'git', 'vcs');
+    insert into skill_category_mapping (skill_name, category_id) values ('commit', 1);
+    insert into skill_modalities (skill_name, modality_type) values ('commit', 'text');
+"""
+
+
+def test_the_six_views_show_what_was_found(place: Place) -> None:
+    """Three read what is written back, three what people and triggers wrote; all in one file."""
+    now = times.now()
+    moments = [times.to_utc_text(now - timedelta(minutes=minutes)) for minutes in (1, 2, 3)]
+    place.add(
+        invocation(1, invoked_at=moments[0], session_id="s", duration_seconds=2.0),
+        invocation(
+            2, invoked_at=moments[1], session_id="s", outcome="failed", duration_seconds=4.0
+        ),
+        invocation(3, invoked_at=moments[2], session_id="s", skill_name="review"),
+    )
+    place.refresh()
+    with place.warehouse.writing() as connection:
+        connection.execute(RESULTS)
+    with sqlite3.connect(place.db) as store:
+        store.executescript(AUTHORED)
+    store.close()
+    place.write_back(now)
+    shown = {
+        "v_realtime_skill_dashboard": "skill_name, invocation_count_24h, avg_completion_rate_24h,"
+        " is_anomalous, anomaly_score, completion_rate, avg_duration_seconds",
+        "v_community_baseline_comparison": "skill_name, user_invocations, user_completion_rate,"
+        " baseline_completion_rate, effectiveness_percentile, round(delta_from_baseline, 9)",
+        "v_skill_dependency_network": "*",
+        "v_ab_test_summary": "test_name, total_users, control_users, control_completion_rate,"
+        " treatment_completion_rate",
+        "v_multimodal_skill_catalog": "skill_name, modality_type, total_sessions, completion_rate,"
+        " category_name, domain",
+    }
+    assert {view: place.stored(f"select {what} from {view}") for view, what in shown.items()} == {
+        "v_realtime_skill_dashboard": [
+            ("commit", 2, 0.5, 1, 4.5, 0.5, 3.0),
+            ("review", 1, 1.0, 0, None, 1.0, 1.5),
+        ],
+        "v_community_baseline_comparison": [("commit", 2, 0.5, 0.8, 40.0, -0.3)],
+        "v_skill_dependency_network": [("commit", "review", 6, 2.5, "strong_positive")],
+        "v_ab_test_summary": [("greeting", 1, 1, 1.0, None)],
+        "v_multimodal_skill_catalog": [("commit", "text", 1, 0.5, "git", "vcs")],
+    }
+    trend = place.stored(
+        "select skill_name, round(avg_completion_rate_7d, 9) from v_skill_effectiveness_trend"
+        " order by 1"
+    )
+    assert trend == [("commit", 0.5), ("review", 1.0)]
+    cached = place.stored(
+        "select skill_name, is_anomalous, anomaly_score from skill_metrics_cache order by 1"
+    )
+    assert cached == [("commit", 1, -4.5), ("review", 0, None)]
 
 
 def test_columns_that_do_not_begin_with_the_key_are_a_mistake(place: Place) -> None:

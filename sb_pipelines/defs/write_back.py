@@ -28,6 +28,7 @@ from sb_pipelines.resources import (
     SkillsDb,
     Warehouse,
     one_row,
+    set_watermark,
     user_failures,
     watermark,
 )
@@ -87,13 +88,14 @@ def write_back(
     # An empty store has nothing to bring; a table that was never computed is not known to be empty.
     tables = [table for table, name in TABLES.items() if watermark(connection, name)[1] is not None]
     now = now.replace(tzinfo=None)
+    tables = [table for table in tables if _may_differ(connection, table)]
     # What is gone leaves before what it refers to; what is new comes after it.
     gone = {
         table.name: _bring(connection, store, table, now, only_gone=True)
         for table in reversed(tables)
         if table is not SERIES and table.rows_are_ours
     }
-    return {
+    done = {
         table.name: gone.get(table.name, Brought())
         + (
             _series(connection, store, now)
@@ -102,6 +104,24 @@ def write_back(
         )
         for table in tables
     }
+    for table in tables:
+        set_watermark(connection, _mark(table), *watermark(connection, TABLES[table]))
+    return done
+
+
+def _may_differ(connection: duckdb.DuckDBPyConnection, table: Table) -> bool:
+    """Whether a table was computed since it was brought; the slow ones are once an hour.
+
+    The series knows its changed hours, and counters of windows change with the clock.
+    """
+    if table is SERIES or not table.rows_are_ours:
+        return True
+    return watermark(connection, TABLES[table]) != watermark(connection, _mark(table))
+
+
+def _mark(table: Table) -> str:
+    """The watermark of what was brought."""
+    return f"{table.name}, written back"
 
 
 def _bring(
