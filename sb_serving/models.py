@@ -275,3 +275,86 @@ class SkillClusters(Answer):
     omitted: int = Field(description="Groups that were cut off.")
     computed_at: str = Field(description="When they were computed, UTC.")
     source: Source
+
+
+class Anomaly(Row):
+    """One event in which a skill left what is expected of it."""
+
+    anomaly_id: int = Field(description="For explain_anomaly.")
+    skill_name: str
+    metric: str = Field(description="completion (a rate), volume (calls) or duration (seconds).")
+    anomaly_type: str = Field(description="drop, spike or pattern_shift (calls at other hours).")
+    open: bool = Field(description="Whether it goes on.")
+    n: int = Field(description="Decided runs, runs, or runs with a duration in the window.")
+    baseline_value: float = Field(description="What was expected in the window.")
+    observed_value: float = Field(description="What was seen.")
+    deviation_score: float = Field(
+        description="z-score of the expectation's model; below 0 is a drop."
+    )
+    p_value: float = Field(
+        description="Chance of so strong an event per judged hour; small is sure."
+    )
+    q_value: float = Field(description="p_value corrected for all hours of all skills.")
+    window_start: str = Field(description="Of the window that shows it most, UTC.")
+    window_end: str = Field(description="Its end, UTC.")
+    since: str = Field(description="When it began, UTC: the likeliest hour.")
+    since_low: str = Field(description="90 % interval of that, first hour.")
+    since_high: str = Field(description="Last hour.")
+    detected_at: str = Field(description="When it was found, UTC.")
+    resolved_at: str | None = Field(description="When it was over, UTC; null while it goes on.")
+    retracted_at: str | None = Field(description="When late events made it untrue; else null.")
+
+
+class Anomalies(Answer):
+    """What left its expectation."""
+
+    anomalies: tuple[Anomaly, ...] = Field(description="Open ones first, then the strongest.")
+    threshold: float = Field(description="Least size of deviation_score that is listed.")
+    time_window_hours: float
+    found: int = Field(description="Open ones, and others with a window in these hours.")
+    below_threshold: int = Field(description="Those of them that threshold hides.")
+    truncated: bool = Field(description="Whether limit cut the list short.")
+    omitted: int = Field(description="Anomalies that were cut off.")
+    computed_at: str = Field(description="End of the hours that were searched, UTC.")
+    source: Source
+
+
+class Factor(Row):
+    """A value that moved with an anomaly."""
+
+    attribute: str = Field(
+        description="agent, agent_version, model, project_id, workflow_phase or error_type."
+    )
+    value: str
+    n_before: int = Field(description="Runs with it in the 28 days before.")
+    bad_before: int = Field(
+        description="Those that failed, completed against expectation, were slow or quick."
+    )
+    n_after: int = Field(description="Runs with it since.")
+    bad_after: int = Field(description="Those of them that were bad.")
+    explained: float = Field(description="Part of the change that lies in it; may exceed 1.")
+    p_value: float = Field(
+        description="Cause: against other runs of the same time. Symptom, share: after against"
+        " before."
+    )
+    q_value: float | None = Field(description="p_value corrected for the values tried.")
+    weight: float | None = Field(
+        description="Cause: share of the evidence that it alone sorts good from bad, 0 to 1."
+    )
+    first_seen: str = Field(description="The skill's first run with it in these days, UTC.")
+
+
+class AnomalyExplanation(Answer):
+    """Since when, and what moved with it."""
+
+    anomaly: Anomaly
+    causes: tuple[Factor, ...] = Field(description="Likeliest first.")
+    symptoms: tuple[Factor, ...] = Field(description="Errors that became frequent, most first.")
+    shares: tuple[Factor, ...] = Field(
+        description="Of volume: where calls are missing or too many, most first."
+    )
+    others: int = Field(description="Other anomalies of the skill that are open.")
+    truncated: bool = Field(description="Whether a list was cut short.")
+    omitted: int = Field(description="Rows that were cut off.")
+    computed_at: str = Field(description="End of the hours that were searched, UTC.")
+    source: Source

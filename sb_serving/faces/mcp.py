@@ -25,10 +25,20 @@ from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 
 from sb_serving import __version__
-from sb_serving.answers import arguments, baselines, clusters, dependencies, realtime, trend
+from sb_serving.answers import (
+    anomalies,
+    arguments,
+    baselines,
+    clusters,
+    dependencies,
+    realtime,
+    trend,
+)
 from sb_serving.errors import SbError
 from sb_serving.live import Live
 from sb_serving.models import (
+    Anomalies,
+    AnomalyExplanation,
     CommunityBaselines,
     RealTimeMetrics,
     SkillClusters,
@@ -67,6 +77,8 @@ class Tools:
     TOOLS = (
         "get_real_time_metrics",
         "get_skill_trend",
+        "detect_anomalies",
+        "explain_anomaly",
         "get_community_baselines",
         "get_skill_dependencies",
         "get_skill_clusters",
@@ -106,6 +118,50 @@ class Tools:
         chance explains the change, insufficient_data that nobody can tell.
         """
         return trend.skill_trend(self._live(), skill_name, days, metric)
+
+    def detect_anomalies(
+        self,
+        threshold: Annotated[
+            float,
+            Field(
+                ge=0,
+                le=anomalies.MAX_THRESHOLD,
+                description="Least size of deviation_score to list.",
+            ),
+        ] = 2.0,
+        time_window_hours: Annotated[
+            float,
+            Field(gt=0, le=arguments.MAX_HOURS, description="Hours back, for those that are over."),
+        ] = 24.0,
+        limit: Annotated[
+            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most anomalies to list.")
+        ] = 20,
+    ) -> Anomalies:
+        """What is out of the ordinary: completion, volume, duration, since when, with p and q.
+
+        Answers "what broke", "what is slow today", "what fell silent". Found at a false discovery
+        rate over all skills and hours; threshold only hides weaker ones.
+        """
+        return anomalies.detect_anomalies(self._live(), threshold, time_window_hours, limit)
+
+    def explain_anomaly(
+        self,
+        skill_name: Annotated[str, Field(description="As the assistant writes it.")],
+        anomaly_id: Annotated[
+            int | None,
+            Field(
+                ge=1,
+                le=anomalies.MAX_ID,
+                description="From detect_anomalies; null for the strongest open one.",
+            ),
+        ] = None,
+    ) -> AnomalyExplanation:
+        """Since when an anomaly goes on, and which errors, versions, models or projects moved too.
+
+        Answers "what changed when it started". A cause is the value that best sorts good runs from
+        bad ones; it was there, which is no proof.
+        """
+        return anomalies.explain_anomaly(self._live(), skill_name, anomaly_id)
 
     def get_community_baselines(
         self,
