@@ -143,7 +143,10 @@ def _failure(result: dg.ExecuteInProcessResult) -> SbError:
             )
         error = data.error
         while error is not None and error.cause is not None:
-            error = error.cause  # above it stands only that it was tried again in vain
+            # The outer ones only say that a step failed, or was tried too often.
+            error = error.cause
         message = error.message.strip() if error else "no reason was recorded"
-        return SbError(f"{event.step_key} failed: {message}")
+        return SbError(
+            f"{event.step_key} failed: {message}", fix="If it fails again, run `sb refresh --full`."
+        )
     return SbError(f"the run {result.run_id} failed before its first step")

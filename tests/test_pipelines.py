@@ -218,6 +218,21 @@ def test_a_full_refresh_computes_everything_anew(config: Settings) -> None:
     assert refresh(config).rebuilt == ""
 
 
+def test_a_run_that_fails_says_why_and_a_full_refresh_mends_it(config: Settings) -> None:
+    """A table was dropped by hand; all that was told is that the step was tried three times."""
+    add(config, on(0, 1))
+    refresh(config)
+    with Warehouse(database=str(config.warehouse)).get_connection() as connection:
+        connection.execute("drop table watermarks")
+    with pytest.raises(
+        SbError, match=r"(?s)watermarks does not exist.*sb refresh --full"
+    ) as failed:
+        refresh(config)
+    assert "max_retries" not in str(failed.value)
+    assert refresh(config, full=True).new_rows == 1
+    assert snapshot_rows(config, "select sum(n) from skill_totals") == [(1,)]
+
+
 AUTHORED_ROWS = """
     insert into skill_metrics (skill_name) values ('commit') on conflict do nothing;
     insert into ab_test_configs (test_id, test_name, control_strategy, treatment_strategy,

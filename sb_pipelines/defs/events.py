@@ -69,12 +69,14 @@ def load(connection: duckdb.DuckDBPyConnection, skills: SkillsDb, *, full: bool 
     """
     top = skills.top()
     applied_at = skills.applied_at()
-    after, at = watermark(connection, "events")
-    rebuilt = _replaced(connection, skills, after, top, applied_at) if after else ""
-    if rebuilt:
-        _log.warning("%s is another event store than before (%s)", skills.path, rebuilt)
     if full:
+        # Before anything is asked of tables that may be what is wrong.
         rebuilt = "it was asked for"
+    else:
+        after, at = watermark(connection, "events")
+        rebuilt = _replaced(connection, skills, after, top, applied_at) if after else ""
+        if rebuilt:
+            _log.warning("%s is another event store than before (%s)", skills.path, rebuilt)
     if rebuilt:
         _log.warning("rebuilding the warehouse from scratch")
         empty(connection)
