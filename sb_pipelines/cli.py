@@ -27,6 +27,8 @@ COMMANDS = {
     "mcp": ("sb_pipelines.commands.mcp", "Serve MCP over stdin and stdout."),
     "analyze": ("sb_pipelines.analyze", "Run one analytic on an event file."),
     "export": ("sb_pipelines.commands.export", "A published table as Parquet, CSV or JSON."),
+    "predict": ("sb_pipelines.commands.predict", "How likely a run is to complete, and why."),
+    "recommend": ("sb_pipelines.commands.recommend", "Skills that would suit a user, and why."),
     "status": ("sb_pipelines.commands.status", "What is stored, how old, how large."),
     "doctor": ("sb_pipelines.commands.doctor", "Check every part and say what to mend."),
     "demo": ("sb_pipelines.commands.demo", "Fill a database with believable demo data."),

@@ -4,6 +4,9 @@ A thin cover: rows come from one query on `skills.db`, numbers from `stats.trend
 `stats.anomaly`, as everywhere. It needs no snapshot and no Dagster. What is different from the
 predecessor is said in the docstrings: rates are fractions, a p-value is called so, days weigh by
 their n, and what cannot be told is None.
+
+`get_predictor` and `get_collaborative_engine`, which answer from a snapshot, have modules of their
+own and are here by name, where the predecessor had them.
 """
 
 from __future__ import annotations
@@ -18,13 +21,30 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from sb_serving import sql, times
 from sb_serving.answers.arguments import checked_hours, checked_name, checked_number
+from sb_serving.collaborative import (
+    CollaborativeFilteringEngine,
+    CollaborativeFilteringError,
+    get_collaborative_engine,
+)
+from sb_serving.predictor import SessionContext, SkillSuccessPredictor, get_predictor
 from sb_serving.settings import Settings
 from sb_serving.store.connection import connect_readonly
 
 if TYPE_CHECKING:
     from sb_serving.stats.trend import Daily, Trend
 
-__all__ = ["HourlyMetrics", "TimeSeriesAnalyzer", "TrendAnalysis", "get_analyzer"]
+__all__ = [
+    "CollaborativeFilteringEngine",
+    "CollaborativeFilteringError",
+    "HourlyMetrics",
+    "SessionContext",
+    "SkillSuccessPredictor",
+    "TimeSeriesAnalyzer",
+    "TrendAnalysis",
+    "get_analyzer",
+    "get_collaborative_engine",
+    "get_predictor",
+]
 
 Metric = Literal["completion_rate", "avg_duration_seconds", "invocation_count"]
 METRICS: tuple[Metric, ...] = get_args(Metric)

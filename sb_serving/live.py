@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sqlite3
 import threading
 from bisect import bisect_right
@@ -43,8 +44,10 @@ from sb_serving.frame import (
     windows_of_rows,
     windows_of_sums,
 )
+from sb_serving.settings import Settings
 from sb_serving.snapshot import Snapshot, SnapshotHolder
 from sb_serving.store.connection import connect_readonly, missing
+from sb_serving.store.identity import Identity
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(hours=24)
@@ -53,6 +56,7 @@ ACTIVE = timedelta(minutes=15)
 BUSY_MILLISECONDS = 1_000
 """How long a tick waits for a locked database before it says so."""
 _ROUNDING = 1e-6
+_HASHED = re.compile(r"[0-9a-f]{32}")
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +118,11 @@ class Reading:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """The connection, in its transaction."""
+        return self._connection
 
     def state(self) -> State:
         """The newest row, and what tells that the file was migrated."""
@@ -255,6 +264,7 @@ class Live:
 
     def __init__(self, paths: HasStore, snapshots: SnapshotHolder) -> None:
         self.path = paths.skills_db
+        self._identity_key: Path | None = getattr(paths, "identity_key", None)
         self.snapshots = snapshots
         self.frame = Frame(at=times.now_text(), stale_reason="nothing was read yet")
         """The newest frame."""
@@ -319,6 +329,21 @@ class Live:
             raise _explained(self.path, error) from error
         finally:
             connection.close()
+
+    def user(self, name: str) -> str:
+        """A user as recorded: a name is hashed, 32 hex digits are taken for such a hash.
+
+        Returns:
+            '' where there is no key yet, so that nobody can have been recorded under it.
+
+        Raises:
+            SbError: The key cannot be read.
+        """
+        if not name or _HASHED.fullmatch(name):
+            return name
+        if self._identity_key is None or not self._identity_key.exists():
+            return ""
+        return Identity.load(self._identity_key).user(name)
 
     def close(self) -> None:
         """Close the database; the next tick would open it again."""
@@ -440,6 +465,26 @@ class Live:
             return self.frame
         self.frame = Frame(at=times.to_utc_text(now), stale_reason=reason)
         raise problem from cause
+
+
+def open_live(db_path: Path | str | None = None) -> Live:
+    """The live side of one event store, for the Python API.
+
+    Args:
+        db_path: The event store; None for the one of the settings. Snapshots and the identity key
+            are looked for beside it.
+    """
+    settings = Settings.load()
+    if db_path is not None:
+        path = Path(db_path).expanduser().absolute()
+        # The snapshots of another store would be added to this one's counts.
+        settings = replace(
+            settings,
+            skills_db=path,
+            snapshots=path.parent / "snapshots",
+            identity_key=path.parent / "identity.key",
+        )
+    return Live(settings, SnapshotHolder(settings.snapshots))
 
 
 def _fold(

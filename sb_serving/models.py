@@ -358,3 +358,68 @@ class AnomalyExplanation(Answer):
     omitted: int = Field(description="Rows that were cut off.")
     computed_at: str = Field(description="End of the hours that were searched, UTC.")
     source: Source
+
+
+class PredictionReason(Row):
+    """One feature behind a predicted chance."""
+
+    feature: str
+    value: float = Field(description="Rates are fractions, the rest counts, minutes or hours.")
+    added: float = Field(description="What it added to the probability; 0 without a model.")
+    n: int | None = Field(description="Completed plus failed runs behind a rate.")
+    interpretation: str = Field(description="The same in words.")
+
+
+class SuccessPrediction(Answer):
+    """How likely a run is to complete, before it starts."""
+
+    skill_name: str
+    probability: float | None = Field(
+        description="Of completing, given that it completes or fails; null without enough data."
+    )
+    probability_low: float | None = Field(description="95 % interval, see interval.")
+    probability_high: float | None
+    n: int = Field(description="Runs behind the interval.")
+    interval: str = Field(description="What the interval is of.")
+    method: str = Field(
+        description="forest_and_logistic, shrunk_rate where the model is no better, or"
+        " not_enough_data."
+    )
+    base: float | None = Field(description="Where the reasons start: base + all added.")
+    reasons: tuple[PredictionReason, ...] = Field(description="What moved it most first.")
+    model_version: int | None = Field(description="In model_registry; null without a training.")
+    model_snapshot: int | None = Field(description="Snapshot that the model came from.")
+    refused: str | None = Field(description="Why the newest model is not used; null while it is.")
+    truncated: bool = Field(description="Whether reasons were cut off.")
+    omitted: int = Field(description="Reasons that were cut off.")
+    source: Source
+
+
+class SkillSuggestion(Row):
+    """A skill that a user does not use yet."""
+
+    skill_name: str
+    score: float = Field(description="What the list is sorted by; comparable within one list.")
+    completion_rate: float | None = Field(
+        description="completed / (completed + failed) of all users' runs, shrunk."
+    )
+    n: int = Field(description="completed + failed.")
+    source: str = Field(description="collaborative_filtering or global_popularity.")
+    method: str = Field(description="similar_users, skills_used_together or popular.")
+    reason: str = Field(description="Why, in words.")
+
+
+class CollaborativeRecommendations(Answer):
+    """Skills that would suit a user."""
+
+    user_id: str = Field(description="As it was given.")
+    recommendations: tuple[SkillSuggestion, ...] = Field(description="Best first.")
+    skills_used: int = Field(description="Skills of the user, built-in tools left out.")
+    users: int = Field(description="Users who were compared.")
+    refused: str | None = Field(
+        description="Why the newest numbers are not used; null while they are."
+    )
+    truncated: bool = Field(description="Whether the list was cut short.")
+    omitted: int = Field(description="Suggestions that were cut off.")
+    computed_at: str = Field(description="When they were computed, UTC.")
+    source: Source

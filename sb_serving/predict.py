@@ -99,7 +99,7 @@ def live_counts(log: sqlite3.Connection, snapshot: Snapshot, question: Question)
 
     Args:
         log: `skills.db`, open for reading.
-        snapshot: The snapshot, pinned.
+        snapshot: Has `predictor_totals`; pinned.
         question: The run that is about to start.
 
     Returns:
@@ -119,11 +119,11 @@ def live_counts(log: sqlite3.Connection, snapshot: Snapshot, question: Question)
             "model": question.model,
         }
         before = snapshot.query(sql.load("training/live_totals.sql"), keys)
-        after = log.execute(
-            sql.load("training/live_tail.sql"), keys | {"after": snapshot.manifest.watermark_id}
-        )
+        until = max((n for name, n, *_ in before if name == "until"), default=0)
+        after = log.execute(sql.load("training/live_tail.sql"), keys | {"after": until})
         for name, *part in (*before, *after):
-            counts[name] = _sum(counts[name], part)
+            if name != "until":
+                counts[name] = _sum(counts[name], part)
         counts |= _windows(log, question, asked)
     for name, (n, completed, decided) in counts.items():
         known |= {f"{name}_n": n, f"{name}_completed": completed, f"{name}_decided": decided}

@@ -342,9 +342,11 @@ class Snapshot:
         Raises:
             SbError: The snapshot has no such array, or its bytes do not fit its shape.
         """
-        rows = self.query(
-            "select dtype, shape, data from arrays where name = $name", {"name": name}
-        )
+        rows = []
+        if "arrays" in self.manifest.table_counts:
+            rows = self.query(
+                "select dtype, shape, data from arrays where name = $name", {"name": name}
+            )
         if not rows:
             raise SbError(f"snapshot {self.manifest.number} has no array {name!r}")
         dtype, shape, data = rows[0]

@@ -3,78 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sb_pipelines.defs import events, predictor, predictor_totals, publish, similarity, time_series
-from sb_pipelines.resources import SkillsDb, Snapshots, Warehouse
-from sb_pipelines.training import fit
+from sb_pipelines.defs import events, predictor
+from sb_pipelines.resources import SkillsDb
 from sb_serving import demo
 from sb_serving.errors import SbError
 from sb_serving.predict import Predictor
 from sb_serving.recommend import PREFIX, Recommender
-from sb_serving.snapshot import Snapshot
 from sb_serving.stats.success import FEATURES
 from sb_serving.store import Store
-
-NOW = datetime(2026, 11, 22, 15, 20, tzinfo=UTC)
-NAIVE = NOW.replace(tzinfo=None)
-START = datetime(2020, 1, 1)
-
-
-@dataclass
-class Place:
-    """A folder with 3,000 demo runs, a warehouse, and what was learned from it."""
-
-    folder: Path
-    learned: fit.Learned
-    recommender: Recommender
-
-    @property
-    def warehouse(self) -> Warehouse:
-        return warehouse_in(self.folder)
-
-    def rows(self, query: str) -> list[dict[str, Any]]:
-        with self.warehouse.reading() as connection:
-            found = connection.execute(query)
-            names = [column[0] for column in found.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
-
-    def snapshot(self) -> Snapshot:
-        snapshots = Snapshots(folder=str(self.folder / "snapshots"))
-        path, _ = publish.publish(self.warehouse, snapshots, START, NAIVE)
-        return Snapshot.open(path, int(path.stem))
-
-
-def warehouse_in(folder: Path) -> Warehouse:
-    return Warehouse(database=str(folder / "warehouse.duckdb"))
+from tests.predictor_builder import NAIVE, NOW, Place, make, warehouse_in
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("predictor")
-    plan = demo.DemoPlan(n=3_000, seed=2, end=NOW, days=30, skills=24)
-    with Store.open(folder / "skills.db", create=True) as store:
-        store.bulk_import(demo.invocations(plan))
-    warehouse = warehouse_in(folder)
-    with warehouse.writing(create=True) as connection:
-        events.load(connection, SkillsDb(path=str(folder / "skills.db")))
-        time_series.rebuild_hours(connection, START, START)
-        time_series.fold_totals(connection)
-        predictor_totals.fold_totals(connection)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit, "TREES", 20)
-        patch.setattr(fit, "BLOCK_TREES", 10)
-        learned = predictor.train(warehouse, NAIVE)
-        assert learned is not None
-        recommender, _ = similarity.update(warehouse)
-        yield Place(folder, learned, recommender)
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return make(tmp_path_factory.mktemp("predictor"))
 
 
 def test_a_training_leaves_a_row_that_says_what_is_served_and_why(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 from collections.abc import Callable
 from dataclasses import fields
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from sb_serving.settings import Settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -35,6 +38,11 @@ def db(function: Command) -> Command:
 def as_json(function: Command) -> Command:
     """`--json`: print JSON instead of text."""
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(function)
+
+
+def local_user(settings: Settings) -> str:
+    """The name that local calls are recorded under."""
+    return settings.user or getpass.getuser()
 
 
 def shallow(record: Any) -> dict[str, Any]:

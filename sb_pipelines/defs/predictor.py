@@ -80,7 +80,7 @@ def train(warehouse: Warehouse, now: datetime) -> fit.Learned | None:
         with warehouse.reading() as connection:
             if not is_due(connection, now):
                 return None
-            known, at = watermark(connection, "events")
+            known, _ = watermark(connection, "events")
             quoted = str(copy).replace("'", "''")
             connection.execute(
                 f"copy ({sql.load('training/events_copy.sql')}) to '{quoted}' (format parquet)"
@@ -120,7 +120,7 @@ def train(warehouse: Warehouse, now: datetime) -> fit.Learned | None:
             "delete from model_registry where version <= ?", [version - KEPT_VERSIONS]
         )
         put_arrays(connection, PREFIX, replace(learned.predictor, version=version).arrays())
-        set_watermark(connection, "success_predictor", known, at)
+        set_watermark(connection, "model_registry", known, now)
     return learned
 
 

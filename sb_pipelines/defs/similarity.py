@@ -7,6 +7,8 @@ Here: the table and the arrays that are published. The method and its choice are
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import dagster as dg
 
 from sb_pipelines import plots, tables
@@ -22,6 +24,7 @@ from sb_pipelines.resources import (
     watermark,
 )
 from sb_pipelines.training.recommend import count_uses, learn
+from sb_serving import times
 from sb_serving.recommend import PREFIX, Recommender
 from sb_serving.settings import Settings
 from sb_serving.stats.similarity import Replay
@@ -30,15 +33,16 @@ LEFT_OUT = "tool"
 """Kind that is neither compared nor recommended: everybody uses Read, Edit and Bash."""
 
 
-def update(warehouse: Warehouse) -> tuple[Recommender, Replay]:
+def update(warehouse: Warehouse, now: datetime) -> tuple[Recommender, Replay]:
     """Compute table and arrays anew.
 
     Args:
         warehouse: Closed while the past is replayed, so that others may write it.
+        now: Naive UTC.
     """
     with warehouse.reading() as connection:
         uses = count_uses(connection, without=LEFT_OUT)
-        known, at = watermark(connection, "events")
+        known, _ = watermark(connection, "events")
     recommender, replayed = learn(uses)
     columns = zip(
         *(recommender.skills, uses.matrix.users.tolist(), recommender.decided.tolist()),
@@ -50,7 +54,7 @@ def update(warehouse: Warehouse) -> tuple[Recommender, Replay]:
     with warehouse.writing() as connection:
         tables.replace(connection, "user_similarity", rows)
         put_arrays(connection, PREFIX, recommender.arrays())
-        set_watermark(connection, "user_similarity", known, at)
+        set_watermark(connection, "user_similarity", known, now)
     return recommender, replayed
 
 
@@ -69,7 +73,7 @@ def user_similarity(warehouse: Warehouse) -> dg.MaterializeResult:  # type: igno
     brings back more hidden skills of past users is served.
     """
     with user_failures():
-        recommender, replayed = update(warehouse)
+        recommender, replayed = update(warehouse, times.now().replace(tzinfo=None))
     recall = [
         (name, share, f"{share:.3f} (standard error {replayed.error[name]:.3f})")
         for name, share in sorted(replayed.recall.items(), key=lambda one: -one[1])

@@ -24,7 +24,7 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError
 
-from sb_serving import __version__
+from sb_serving import __version__, times
 from sb_serving.answers import (
     anomalies,
     arguments,
@@ -32,18 +32,23 @@ from sb_serving.answers import (
     clusters,
     dependencies,
     realtime,
+    recommendations,
+    success,
     trend,
 )
 from sb_serving.errors import SbError
+from sb_serving.kept import Kept
 from sb_serving.live import Live
 from sb_serving.models import (
     Anomalies,
     AnomalyExplanation,
+    CollaborativeRecommendations,
     CommunityBaselines,
     RealTimeMetrics,
     SkillClusters,
     SkillDependencies,
     SkillTrend,
+    SuccessPrediction,
 )
 from sb_serving.snapshot import SnapshotHolder
 
@@ -82,10 +87,14 @@ class Tools:
         "get_community_baselines",
         "get_skill_dependencies",
         "get_skill_clusters",
+        "predict_success",
+        "get_collaborative_recommendations",
     )
 
     def __init__(self, live: Callable[[], Live]) -> None:
         self._live = live
+        self._predictor = Kept(success.load_predictor)
+        self._recommender = Kept(recommendations.load_recommender)
 
     def get_real_time_metrics(
         self,
@@ -218,6 +227,57 @@ class Tools:
         Answers "which skills form a workflow", "what is like this one".
         """
         return clusters.skill_clusters(self._live(), limit, members, skill_name)
+
+    def predict_success(
+        self,
+        skill_name: Annotated[str, Field(min_length=1, description="Skill that is about to run.")],
+        workflow_phase: Annotated[
+            str | None, Field(description="Phase of the work; null where unknown.")
+        ] = None,
+        session_id: Annotated[
+            str | None, Field(description="Session that it will run in; null for a new one.")
+        ] = None,
+        user_id: Annotated[
+            str | None, Field(description="User name or its hash; null where unknown.")
+        ] = None,
+        agent: Annotated[
+            str | None, Field(description="Assistant, as recorded; null where unknown.")
+        ] = None,
+        agent_version: Annotated[str | None, Field(description="Its version.")] = None,
+        model: Annotated[str | None, Field(description="Language model, as recorded.")] = None,
+    ) -> SuccessPrediction:
+        """How likely a run of a skill is to complete if it starts now, with the reasons.
+
+        Answers "will this work", "what speaks against it". What is not given counts as unknown.
+        """
+        live = self._live()
+        question = success.asked(
+            skill_name,
+            times.now(),
+            session_id=session_id,
+            user_id=live.user(user_id or ""),
+            workflow_phase=workflow_phase,
+            agent=agent,
+            agent_version=agent_version,
+            model=model,
+        )
+        return success.success_prediction(live, self._predictor, question)
+
+    def get_collaborative_recommendations(
+        self,
+        user_id: Annotated[str, Field(min_length=1, description="User name or its hash.")],
+        limit: Annotated[
+            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most skills to list.")
+        ] = 5,
+    ) -> CollaborativeRecommendations:
+        """Skills that would suit a user and that the user has not used, each with its reason.
+
+        Answers "what else should I try". An unknown user gets what suits most people.
+        """
+        live = self._live()
+        return recommendations.collaborative_recommendations(
+            live, self._recommender, live.user(user_id), limit, shown_as=user_id
+        )
 
 
 def build_server(

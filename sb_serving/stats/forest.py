@@ -42,7 +42,7 @@ _KINDS = {
 }
 _AT_ONCE = 1 << 12
 """Rows that walk a tree together, so that their arrays stay in the processor's cache."""
-_FIX = "Run `sb refresh` to train and publish it again."
+_FIX = "Run `sb refresh --models` to train and publish it again."
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int32]

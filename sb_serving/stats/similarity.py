@@ -53,7 +53,7 @@ TOP = 10
 """Places of the list that a replay looks at."""
 LARGEST_CATALOGUE = 4_000
 """Skills up to which EASE is tried: its time grows with their third power."""
-_FIX = "Run `sb refresh` to publish it again."
+_FIX = "Run `sb refresh --models` to publish it again."
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -379,7 +379,7 @@ def damaged(problem: str) -> SbError:
     """The error for arrays that are no predictor."""
     return SbError(
         f"the success predictor cannot be used: {problem}",
-        fix="Run `sb refresh` to train and publish it again.",
+        fix="Run `sb refresh --models` to train and publish it again.",
     )
 
 

@@ -1,5 +1,6 @@
 -- engine: duckdb (chr, hash)
--- Counts up to the snapshot's watermark for one question: one row per scope that has any.
+-- Counts up to their own watermark for one question: one row per scope that has any, and in the row
+-- `until` that watermark as n.
 -- One look-up each, by code, so that the sorted table's zone maps serve every one of them.
 
 select 'all' as name, n, completed, decided
@@ -46,3 +47,7 @@ select 'model' as name, n, completed, decided
 from predictor_totals
 where code = hash('model', $model)
   and scope = 'model' and key = $model
+union all
+select 'until' as name, id, 0, 0
+from watermarks
+where name = 'predictor_totals'
