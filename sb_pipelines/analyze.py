@@ -70,7 +70,24 @@ class Events:
         self._strict = strict
         self._columns = set(connection.table("file").columns)
         connection.execute(f"create temp view given as {sql.load('analyze/given.sql')}")
-        connection.execute(f"create temp view events as {sql.load('analyze/events.sql')}")
+        every, once = sql.load("analyze/events.sql"), sql.load("analyze/first_copies.sql")
+        if strict and self._repeats_ids():
+            connection.execute(f"create temp view all_events as {every}")
+            connection.execute(f"create temp view events as {once}")
+        else:
+            connection.execute(f"create temp view events as {every}")
+
+    def _repeats_ids(self) -> bool:
+        """Whether ids are given and not unique; looking for copies costs more than this."""
+        if "event_id" not in self._columns:
+            return False
+        try:
+            row = self.connection.execute(
+                "select count(event_id) > count(distinct event_id) from given"
+            ).fetchone()
+        except duckdb.Error as error:  # a later part of the file cannot be parsed
+            raise SbError(f"{self._name} cannot be read: {str(error).splitlines()[0]}") from error
+        return bool(row and row[0])
 
     @classmethod
     def from_file(cls, path: Path) -> Events:
