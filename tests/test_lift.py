@@ -20,7 +20,15 @@ from numpy.typing import NDArray
 from sb_serving.stats import lift as lift_module
 from sb_serving.stats import session_null
 from sb_serving.stats.fdr import benjamini_hochberg
-from sb_serving.stats.lift import LiftPair, lift, ordered_pairs, relationship, substitutes
+from sb_serving.stats.intervals import wilson
+from sb_serving.stats.lift import (
+    LiftPair,
+    lift,
+    ordered_pairs,
+    relationship,
+    substitutes,
+    wilson_ends,
+)
 from sb_serving.stats.session_null import PairCounts, count_pairs, fit_null, session_matrix
 
 Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -330,6 +338,15 @@ def test_random_order_is_no_order() -> None:
 )
 def test_relationship_names(value: float, name: str) -> None:
     assert relationship(value) == name
+
+
+def test_the_intervals_of_many_rates_are_wilsons() -> None:
+    n = np.repeat([1, 7, 1_000, 10**6], 5)
+    k = (n * np.tile([0.0, 0.01, 0.5, 0.99, 1.0], 4)).astype(int)
+    low, high = wilson_ends(k, n)
+    expected = [wilson(count, of) for count, of in zip(k.tolist(), n.tolist(), strict=True)]
+    assert low == pytest.approx([one for one, _ in expected], abs=1e-15)
+    assert high == pytest.approx([one for _, one in expected], abs=1e-15)
 
 
 def test_bad_arguments_are_named() -> None:

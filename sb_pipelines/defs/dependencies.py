@@ -180,7 +180,6 @@ def find_dependencies(counted: Counted, now: datetime) -> list[dict[str, Any]]:
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     from sb_serving.stats import lift
-    from sb_serving.stats.intervals import wilson
 
     by_pair = np.lexsort((counted.b, counted.a))
     counts = lift.PairCounts(
@@ -203,10 +202,15 @@ def find_dependencies(counted: Counted, now: datetime) -> list[dict[str, Any]]:
     # Hundreds of small products: a second BLAS thread only waits.
     with threadpool_limits(limits=1):
         pairs = lift.lift(counted.names, counts, min_count=MIN_SESSIONS)
+    n_ab = np.array([pair.n_ab for pair in pairs])
+    shares = np.stack(
+        [
+            *lift.wilson_ends(n_ab, [pair.n_a for pair in pairs]),
+            *lift.wilson_ends(n_ab, [pair.n_b for pair in pairs]),
+        ]
+    )
     rows = []
-    for pair in pairs:
-        ab_low, ab_high = wilson(pair.n_ab, pair.n_a)
-        ba_low, ba_high = wilson(pair.n_ab, pair.n_b)
+    for pair, (ab_low, ab_high, ba_low, ba_high) in zip(pairs, shares.T.tolist(), strict=True):
         rows.append(
             {
                 "skill_a": pair.a,

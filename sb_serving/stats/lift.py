@@ -16,14 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import betainc, ndtr
 
 from sb_serving.stats.fdr import benjamini_hochberg
-from sb_serving.stats.intervals import wilson
 from sb_serving.stats.session_null import (
     PairCounts,
     SizeNull,
@@ -48,7 +47,10 @@ __all__ = [
     "relationship",
     "session_matrix",
     "substitutes",
+    "wilson_ends",
 ]
+
+_Z95 = NormalDist().inv_cdf(0.975)
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -219,10 +221,21 @@ def _table_variance(n_a: Floats, n_b: Floats, expected: Floats) -> Floats:
     return np.where(np.isfinite(variance), np.maximum(variance, 0.0), 0.0)
 
 
-def _wilson_ends(count: NDArray[Any], n: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Return the ends of the 95 % Wilson intervals of many rates."""
-    ends = [wilson(k, of) for k, of in zip(count.tolist(), n.tolist(), strict=True)]
-    low, high = np.array(ends).T
+def wilson_ends(count: ArrayLike, n: ArrayLike) -> tuple[Floats, Floats]:
+    """Return the ends of the 95 % Wilson intervals of many rates, those of `intervals.wilson`.
+
+    Args:
+        count: Successes, 0 to n, shape (rates,).
+        n: Trials, at least 1, shape (rates,).
+    """
+    k, total = np.asarray(count, dtype=np.float64), np.asarray(n, dtype=np.float64)
+    z2 = _Z95**2
+    rate = k / total
+    centre = (rate + z2 / (2.0 * total)) / (1.0 + z2 / total)
+    half = np.sqrt(z2 * (rate * (1.0 - rate) / total + z2 / (4.0 * total**2)))
+    half /= 1.0 + z2 / total
+    low = np.where(k == 0, 0.0, np.maximum(centre - half, 0.0))
+    high = np.where(k == total, 1.0, np.minimum(centre + half, 1.0))
     return low, high
 
 
@@ -237,8 +250,8 @@ def _lift_interval(n: float, n_a: Floats, n_b: Floats, n_ab: Floats) -> tuple[Fl
     """
     rarer, other = np.minimum(n_a, n_b), np.maximum(n_a, n_b)
     share, base = n_ab / rarer, other / n
-    share_low, share_high = _wilson_ends(n_ab, rarer)
-    base_low, base_high = _wilson_ends(other, np.full_like(other, n))
+    share_low, share_high = wilson_ends(n_ab, rarer)
+    base_low, base_high = wilson_ends(other, np.full_like(other, n))
     var_share, var_base = (1.0 - share) / n_ab, (1.0 - base) / other
     spread = np.sqrt(var_share * var_base)
     correlation = np.divide(
@@ -496,7 +509,7 @@ def ordered_counts(
     n = (forward + backward).astype(np.float64)
     p = _sign_test(forward, n)
     q_values = benjamini_hochberg(p)
-    low, high = _wilson_ends(forward, n)
+    low, high = wilson_ends(forward, n)
     pairs = [
         OrderedPair(
             first=str(names[first[i]]),
