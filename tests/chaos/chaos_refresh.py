@@ -6,6 +6,7 @@ what was met; names of steps after the number choose among them.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -40,13 +41,19 @@ from tests.chaos.killing import Victim, pause, wait_for_begin
 OLD, NEW, SKILLS = 4_000, 600, 12
 
 
-def run(rounds: int, seed: int = 1, only: Sequence[str] = ()) -> dict[str, int]:
+def run(
+    rounds: int,
+    seed: int = 1,
+    only: Sequence[str] = (),
+    tell: Callable[[str], object] = len,
+) -> dict[str, int]:
     """Kill a refresh in each step and each round, look at what it left, and refresh again.
 
     Args:
         rounds: How many for each step.
         seed: Of the moments.
         only: Steps; default all of them.
+        tell: Told what came of each step.
 
     Returns:
         By step, how often the kill came before the step's end.
@@ -68,6 +75,7 @@ def run(rounds: int, seed: int = 1, only: Sequence[str] = ()) -> dict[str, int]:
                 shutil.copytree(before.home, home)
                 met[step] += _round(_settings(home), step, draw.uniform(0, 1.1 * seconds[step]))
                 shutil.rmtree(home)
+            tell(f"{step:26} {met[step]} of {rounds} killed before its end; all healed")
     return met
 
 
@@ -268,8 +276,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "--victim":
         _victim(_settings(Path(sys.argv[2])), sys.argv[3])
     else:
-        for step, times_met in run(int(sys.argv[1]), only=sys.argv[2:]).items():
-            print(f"{step:24} {times_met} of {sys.argv[1]} killed before its end; all healed")
+        run(int(sys.argv[1]), only=sys.argv[2:], tell=functools.partial(print, flush=True))
         if not sys.argv[2:]:
             together(3)
             print("two refreshes at once, 3 times: both published, all agrees")
