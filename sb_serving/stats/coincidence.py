@@ -35,6 +35,10 @@ __all__ = [
 LEAST_FAILED = 3
 """With fewer failures after the change a value is not a suspect."""
 
+COINCIDENCE = float(np.log(28.0))
+"""What a value that was there before pays for having turned bad on just this day of four weeks, and
+everything together too. A new value explains the day by itself."""
+
 
 @dataclass(frozen=True, slots=True)
 class ValueCounts:
@@ -240,21 +244,20 @@ def _marginal(failed: int, n: int) -> float:
 
 def _everything(total: ValueCounts) -> float:
     """One rate before, another since."""
-    return _marginal(total.failed_before, total.n_before) + _marginal(
-        total.failed_after, total.n_after
-    )
+    before = _marginal(total.failed_before, total.n_before)
+    return before + _marginal(total.failed_after, total.n_after) - COINCIDENCE
 
 
 def _evidence(counts: ValueCounts, total: ValueCounts) -> float:
     """The better of 'its own rate always' and 'its own rate since the change'."""
     n, failed = total.n_before + total.n_after, total.failed_before + total.failed_after
     best = -np.inf
-    for own_n, own_failed in (
-        (counts.n_before + counts.n_after, counts.failed_before + counts.failed_after),
-        (counts.n_after, counts.failed_after),
+    for own_n, own_failed, price in (
+        (counts.n_before + counts.n_after, counts.failed_before + counts.failed_after, 0.0),
+        (counts.n_after, counts.failed_after, COINCIDENCE if counts.n_before else 0.0),
     ):
         apart = _marginal(own_failed, own_n) + _marginal(failed - own_failed, n - own_n)
-        best = max(best, apart)
+        best = max(best, apart - price)
     return best
 
 

@@ -149,7 +149,7 @@ def tail_p(tail: Tail, scores: Floats) -> Floats:
     """P-values of scores by their rank in the past, or by the tail where they are in it.
 
     Args:
-        tail: The past.
+        tail: The past, steadied by `pool_tails`.
         scores: Shape (t,).
 
     Returns:

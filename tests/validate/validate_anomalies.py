@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from bisect import bisect_left, insort
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import bdtr, bdtrc, expit, logit
 
-from sb_serving.demo import DemoPlan, chunks, truth
+from sb_pipelines.anomalies import search
+from sb_serving.demo import DemoPlan, chunks, invocations, truth
 from sb_serving.stats.anomaly import METRICS, Anomaly, HourlyCounts, Metric, find_anomalies
 from sb_serving.stats.changepoint import find_rise
 from sb_serving.stats.coincidence import Coincidence, ValueCounts, coincident_changes
 from sb_serving.stats.fdr import benjamini_hochberg
+from sb_serving.store import Store
+from tests.warehouse_builder import Place, make_empty_store
 
 Array = NDArray[Any]
 Row = dict[str, Any]
@@ -735,6 +740,74 @@ def explained(plan: DemoPlan) -> tuple[Coincidence | None, int]:
     return coincident_changes(counted("", "", everyone, failed), values, symptoms), int(off)
 
 
+@contextmanager
+def demo_warehouse(plan: DemoPlan) -> Iterator[Place]:
+    """A warehouse up to the series, filled from a demo."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Place(Path(folder), make_empty_store(Path(folder) / "empty"))
+        with Store.open(place.db) as store:
+            store.bulk_import(invocations(plan))
+        place.refresh()
+        yield place
+
+
+def searched(place: Place, now: datetime) -> int:
+    """Rows that a search opens."""
+    with place.warehouse.writing() as connection:
+        return search(connection, now).opened
+
+
+DEMO_END = datetime(2026, 11, 22, 15, 30, tzinfo=UTC)
+
+
+def planted(quick: bool) -> list[Row]:
+    """The default demo through the pipeline: its failure is one open row, dated and explained."""
+    seeds = 2 if quick else 20
+    found = day = first = others = 0
+    for seed in range(seeds):
+        plan = DemoPlan(n=20_000, seed=seed, end=DEMO_END)
+        truly = truth(plan)
+        with demo_warehouse(plan) as place:
+            searched(place, DEMO_END.replace(tzinfo=None))
+            rows = place.rows(
+                "select a.skill_name, a.since, f.attribute, f.value from skill_anomalies a"
+                " left join skill_anomaly_factors f"
+                " on f.anomaly_id = a.id and f.role = 'cause' and f.rank = 1"
+                " where a.metric = 'completion' and a.resolved_at is null"
+            )
+        mine = [row for row in rows if row[0] == truly.skill_name]
+        others += len(rows) - len(mine)
+        if len(mine) == 1:
+            begin = datetime.fromisoformat(str(truly.day))
+            found += 1
+            day += abs(mine[0][1] - begin) <= timedelta(days=1)
+            first += mine[0][2:] == (truly.cause_field, truly.cause_value)
+    size = f"{seeds} demos"
+    return [
+        row("default demo: planted failure is one open row", size, found / seeds, least=0.95),
+        row("default demo: its day within one day", size, day / seeds, least=0.95),
+        row("default demo: planted cause first", size, first / seeds, least=0.95, slack=0.05),
+        row("default demo: other open rows of completion", size, others / seeds),
+    ]
+
+
+def stationary(quick: bool) -> list[Row]:
+    """Thirty days of the pipeline on a demo in which nothing happens, three searches a day."""
+    rows = []
+    for seed in (1,) if quick else (1, 2, 3, 4):
+        plan = DemoPlan(n=20_000, seed=seed, end=DEMO_END, stationary=True)
+        first = DEMO_END.replace(tzinfo=None) - timedelta(days=30)
+        bad = 0
+        with demo_warehouse(plan) as place:
+            searched(place, first)
+            for day in range(10 if quick else 30):
+                at = [first + timedelta(days=day, hours=hour) for hour in (8, 16, 24)]
+                bad += sum(searched(place, moment) for moment in at) > 0
+        name = f"stationary demo, seed {seed}: days with a row opened"
+        rows.append(row(name, "10 days" if quick else "30 days", bad, most=3))
+    return rows
+
+
 def harmless(quick: bool) -> list[Row]:
     """A bad version and a harmless one roll out together, to different halves of the users."""
     runs = 40 if quick else 300
@@ -792,6 +865,8 @@ def run(quick: bool, data: Path = Path("data")) -> list[Row]:
         lambda: nab(data),
         lambda: change_points(quick),
         lambda: causes(quick),
+        lambda: planted(quick),
+        lambda: stationary(quick),
         lambda: harmless(quick),
     ]
     return [line for part in parts for line in part()]
