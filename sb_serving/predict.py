@@ -49,6 +49,8 @@ _SLACK = timedelta(hours=1)
 
 _LONGEST = 315_360_000
 """Seconds; a longer duration is taken for unknown, here as in the warehouse."""
+_BETWEEN = chr(31)
+"""Between the parts of a key in `predictor_totals`."""
 _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = times.from_text("1970-01-01T00:00:00+00:00")
 
@@ -118,16 +120,41 @@ def live_counts(log: sqlite3.Connection, snapshot: Snapshot, question: Question)
             "version": question.agent_version,
             "model": question.model,
         }
-        before = snapshot.query(sql.load("training/live_totals.sql"), keys)
-        until = max((n for name, n, *_ in before if name == "until"), default=0)
+        until, _ = snapshot.watermarks.get("predictor_totals", (0, None))
         after = log.execute(sql.load("training/live_tail.sql"), keys | {"after": until})
-        for name, *part in (*before, *after):
-            if name != "until":
-                counts[name] = _sum(counts[name], part)
+        for name, *part in (*_totals(snapshot, keys), *after):
+            counts[name] = _sum(counts[name], part)
         counts |= _windows(log, question, asked)
     for name, (n, completed, decided) in counts.items():
         known |= {f"{name}_n": n, f"{name}_completed": completed, f"{name}_decided": decided}
     return {"asked_at": asked} | known
+
+
+def _totals(
+    snapshot: Snapshot, keys: Mapping[str, str | None]
+) -> Iterator[tuple[str, int, int, int]]:
+    """The counts up to the snapshot's watermark: scope, runs, completed, decided."""
+    skill, user = keys["skill"], keys["user"]
+    wanted = {
+        "all": ("all", ""),
+        "skill": ("skill", skill),
+        "previous": ("skill", keys["previous"]),
+        "user": ("user", user),
+        "user_skill": ("user_skill", f"{user}{_BETWEEN}{skill}"),
+        "version": (
+            "version",
+            f"{skill}{_BETWEEN}{keys['agent']}{_BETWEEN}{keys['version']}",
+        ),
+        "phase": ("phase", keys["phase"]),
+        "agent": ("agent", keys["agent"]),
+        "model": ("model", keys["model"]),
+    }
+    rows = snapshot.query(sql.load("training/live_totals.sql"), keys)
+    found = {(scope, key): counts for scope, key, *counts in rows}
+    for name, place in wanted.items():
+        if place in found:
+            n, completed, decided = found[place]
+            yield name, n, completed, decided
 
 
 @contextmanager

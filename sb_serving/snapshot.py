@@ -272,6 +272,8 @@ class Snapshot:
         manifest: What it says about itself.
         totals: Its `skill_totals`.
         anomalies: Its open anomalies, strongest first.
+        watermarks: Table -> the id up to which it knows every invocation, and when it was computed
+            (canonical text); tables that were computed only.
     """
 
     def __init__(
@@ -280,8 +282,10 @@ class Snapshot:
         manifest: Manifest,
         totals: Mapping[TotalKey, Total],
         anomalies: tuple[Anomaly, ...],
+        watermarks: Mapping[str, tuple[int, str | None]],
     ) -> None:
         self.manifest = manifest
+        self.watermarks = watermarks
         self.totals = totals
         self.anomalies = anomalies
         self._connection = connection
@@ -307,6 +311,7 @@ class Snapshot:
                 manifest,
                 MappingProxyType(_read_totals(connection)),
                 _read_anomalies(connection, manifest),
+                MappingProxyType(_read_watermarks(connection, manifest)),
             )
         except duckdb.Error as error:
             connection.close()
@@ -585,6 +590,15 @@ def _read_totals(connection: duckdb.DuckDBPyConnection) -> dict[TotalKey, Total]
         (skill, kind, phase, outcome): Total(n, duration_n, duration_sum, tuple(buckets))
         for skill, kind, phase, outcome, n, duration_n, duration_sum, *buckets in rows
     }
+
+
+def _read_watermarks(
+    connection: duckdb.DuckDBPyConnection, manifest: Manifest
+) -> dict[str, tuple[int, str | None]]:
+    if "watermarks" not in manifest.table_counts:
+        return {}
+    rows = connection.execute('select name, id, "at" from watermarks').fetchall()
+    return {name: (int(id), _text(at)) for name, id, at in rows}
 
 
 def _read_anomalies(

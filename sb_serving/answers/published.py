@@ -59,15 +59,13 @@ def published(live: Live, table: str, *, command: str) -> Iterator[Published]:
     with live.snapshots.pin() as snapshot:
         if snapshot is None:
             raise SbError("nothing was published yet", fix=f"Run `{command}`.")
-        marks = []
-        if {table, "watermarks"} <= snapshot.manifest.table_counts.keys():
-            marks = snapshot.rows(sql.load("answers/computed.sql"), {"name": table})
-        if not marks or marks[0]["computed_at"] is None:
+        known, computed_at = snapshot.watermarks.get(table, (0, None))
+        if table not in snapshot.manifest.table_counts or computed_at is None:
             raise SbError(
                 f"{table} was not computed yet (snapshot {snapshot.manifest.number})",
                 fix=f"Run `{command}`, or wait for the next run of Dagster.",
             )
-        yield Published(snapshot, marks[0]["computed_at"], marks[0]["id"])
+        yield Published(snapshot, computed_at, known)
 
 
 def unknown_skill(snapshot: Snapshot, skill_name: str, why: str) -> SbError:

@@ -24,6 +24,7 @@ PARTS = {
     "claude_code": "Claude Code transcripts",
     "pipeline": "Pipeline",
     "analytics": "Analytics",
+    "predict": "Predictions and recommendations",
     "live": "Live side",
     "feed": "Feed",
     "mcp": "MCP",
