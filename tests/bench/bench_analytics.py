@@ -21,6 +21,7 @@ from pathlib import Path
 import duckdb
 import numpy as np
 
+from sb_pipelines import anomalies
 from sb_pipelines.defs import baselines, clusters, dependencies, sets, time_series, trends
 from sb_pipelines.resources import Warehouse, set_watermark
 from sb_serving import demo
@@ -137,6 +138,7 @@ def measure(home: Path) -> dict[str, float]:
         for table in (
             *(*sets.KEYS, *sets.SETS, "session_first_use", "pair_order", "skill_trends"),
             *("skill_community_baselines", "skill_dependencies", *clusters.TABLES),
+            "skill_anomalies",
         ):
             connection.execute(f"delete from {table}")
         connection.execute(
@@ -159,6 +161,8 @@ def steps(place: Warehouse, name: str, found: dict[str, float]) -> None:
         sets.fold_sets(connection)
     with timed(f"{name} skill_community_baselines", found), place.writing() as connection:
         baselines.update(connection, NOW)
+    with timed(f"{name} skill_anomalies", found), place.writing() as connection:
+        anomalies.search(connection, NOW)
     with timed(f"{name} skill_trends", found):
         trends.update(place, NOW)
     with timed(f"{name} skill_dependencies", found):
