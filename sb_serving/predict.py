@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from hashlib import md5
 from typing import Literal
 
 import numpy as np
@@ -149,12 +150,19 @@ def _totals(
         "agent": ("agent", keys["agent"]),
         "model": ("model", keys["model"]),
     }
-    rows = snapshot.query(sql.load("training/live_totals.sql"), keys)
+    codes = {name: _code(*place) for name, place in wanted.items()}
+    rows = snapshot.query(sql.load("training/live_totals.sql"), codes)
     found = {(scope, key): counts for scope, key, *counts in rows}
     for name, place in wanted.items():
         if place in found:
             n, completed, decided = found[place]
             yield name, n, completed, decided
+
+
+def _code(scope: str, key: str | None) -> int:
+    """The code of a row of `predictor_totals`."""
+    text = f"{scope}{_BETWEEN}{key or ''}".encode()
+    return int.from_bytes(md5(text, usedforsecurity=False).digest()[:8], "little")
 
 
 @contextmanager

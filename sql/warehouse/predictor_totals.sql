@@ -1,9 +1,9 @@
--- engine: duckdb (chr, hash)
+-- engine: duckdb (chr, md5_number_upper)
 -- Grain of predictor_totals: one row per scope and key. What the events with $after < id <= $until add
 -- to it. A live prediction adds the runs since then (training/live_tail.sql).
 -- key        '' for `all`; for `user_skill` the user and the skill, for `version` the skill, the
 --            agent and its version, with chr(31) between them.
--- code       hash of scope and key; a look-up compares it first, then scope and key themselves, so
+-- code       of scope and key, the first eight bytes of an MD5 sum; a look-up compares it first, then scope and key themselves, so
 --            that two keys of one code are told apart. Sorted by it: a look-up reads one row group.
 -- decided    completed or failed.
 
@@ -41,7 +41,7 @@ keyed as (
     select 'model', model, completed, decided from rows
 )
 select
-    hash(scope, key) as code,
+    md5_number_upper(scope || chr(31) || key) as code,
     scope,
     key,
     count(*) as n,
