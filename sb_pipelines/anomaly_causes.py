@@ -35,8 +35,9 @@ SLOW_SHARE = 0.9
 CERTAIN = 0.5
 """From this weight on, the likeliest cause's first appearance is taken for the begin ..."""
 
-NEAR = timedelta(days=1)
-"""... if it lies in the change point's interval or at most so far outside."""
+NEAR = timedelta(days=3)
+"""... if it lies in the change point's interval or at most so far outside: versions roll out over
+days, and the first failures under them are few."""
 
 SHOWN = 10
 """Most factors kept of each role."""
