@@ -14,12 +14,13 @@ from typing import Any
 
 import duckdb
 import numpy as np
+from threadpoolctl import threadpool_limits
 
-from sb_pipelines.anomaly_causes import Explained, Hours, explain
+from sb_pipelines.anomaly_causes import Explained, Hours, explain, runs_read
 from sb_pipelines.resources import one_row, set_watermark, watermark
 from sb_serving import sql
 from sb_serving.stats.anomaly import HISTORY_DAYS, Anomaly, Span, find_anomalies
-from sb_serving.stats.anomaly_lifecycle import QUIET, Known, reconcile
+from sb_serving.stats.anomaly_lifecycle import QUIET, Known, Reconciled, reconcile
 
 __all__ = ["Searched", "search"]
 
@@ -40,6 +41,8 @@ Q_STAY = 0.1
 """Rate at which an open row stays: it does not come and go with each hour's level."""
 
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 (the warehouse's times are UTC without saying so)
+
+NOTHING = Reconciled((), (), (), ())
 
 _FIELDS = (
     "skill_name", "metric", "anomaly_type", "window_start", "window_end", "n", "baseline_value",
@@ -84,16 +87,22 @@ def search(connection: duckdb.DuckDBPyConnection, now: datetime) -> Searched:
     end = _hour(now)
     known, _ = watermark(connection, "events")
     score_from, fresh_from = _search_from(connection, end)
+    if fresh_from >= end:
+        # No hour has ended and no event came for one that had: the last search still holds.
+        set_watermark(connection, "skill_anomalies", known, _moment(end))
+        return _searched(connection, score_from, end)
     names, hours = _read_hours(connection, score_from - 24 * HISTORY_DAYS, end)
-    report = find_anomalies(
-        names,
-        hours.counts,
-        score_from=score_from,
-        end=end,
-        q=Q_STAY,
-        lasting_from=end - 24 * LASTING_DAYS,
-        refit_days=REACH_DAYS + 1,
-    )
+    # Its matrices are small: a second thread of the linear algebra would only wait.
+    with threadpool_limits(limits=1):
+        report = find_anomalies(
+            names,
+            hours.counts,
+            score_from=score_from,
+            end=end,
+            q=Q_STAY,
+            lasting_from=end - 24 * LASTING_DAYS,
+            refit_days=REACH_DAYS + 1,
+        )
     open_rows, settled = _stored(connection, _moment(score_from) - QUIET)
     todo = reconcile(
         open_rows,
@@ -106,21 +115,35 @@ def search(connection: duckdb.DuckDBPyConnection, now: datetime) -> Searched:
     )
     spans = dict(zip(report.anomalies, report.spans, strict=True))
     (last,) = one_row(connection, "select coalesce(max(id), 0) from skill_anomalies")
-    for number, (event, over) in enumerate(todo.opened, start=last + 1):
+    written = [
+        *(Known(last + 1 + at, event) for at, (event, _) in enumerate(todo.opened)),
+        *todo.updated,
+        *(row for row in todo.resolved if row.anomaly in spans),
+    ]
+    for row, (_, over) in zip(written, todo.opened, strict=False):
         connection.execute(
             "insert into skill_anomalies (id, detected_at, resolved_at) values (?, ?, ?)",
-            [number, now, now if over else None],
+            [row.id, now, now if over else None],
         )
-        _write(connection, Known(number, event), spans, hours, now)
-    for row in todo.updated:
-        _write(connection, row, spans, hours, now)
-    for row in todo.resolved:
-        if row.anomaly in spans:
+    skills = {row.anomaly.skill_name for row in written}
+    earliest = min((spans[row.anomaly][0] for row in written), default=now)
+    with runs_read(connection, skills, earliest):
+        for row in written:
             _write(connection, row, spans, hours, now)
+    for row in todo.resolved:
         _close(connection, row, now, "resolved_at = $now")
     for row in todo.retracted:
         _close(connection, row, now, "resolved_at = $now, retracted_at = $now")
     set_watermark(connection, "skill_anomalies", known, _moment(end))
+    return _searched(connection, score_from, end, todo)
+
+
+def _searched(
+    connection: duckdb.DuckDBPyConnection,
+    score_from: int,
+    end: int,
+    todo: Reconciled = NOTHING,
+) -> Searched:
     return Searched(
         searched_from=_moment(score_from),
         searched_until=_moment(end),

@@ -7,7 +7,8 @@ likeliest begin out of the hours of the series. Does not: the statistics
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
@@ -22,7 +23,7 @@ from sb_serving.stats.anomaly import Anomaly, HourlyCounts, Span
 from sb_serving.stats.changepoint import find_rise, find_shift
 from sb_serving.stats.coincidence import ValueCounts, coincident_changes, moved_shares
 
-__all__ = ["Explained", "Factor", "Hours", "explain"]
+__all__ = ["Explained", "Factor", "Hours", "explain", "runs_read"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -109,13 +110,39 @@ class Hours:
         return out
 
 
+@contextmanager
+def runs_read(
+    connection: duckdb.DuckDBPyConnection, skills: Collection[str], earliest: datetime
+) -> Iterator[None]:
+    """Read the runs that `explain` counts, once for all events that are explained inside.
+
+    A bad hour may hit two hundred skills; the log is read once for all of them.
+
+    Args:
+        connection: The warehouse.
+        skills: Of the events.
+        earliest: Where the earliest span begins, UTC.
+    """
+    if not skills:
+        yield
+        return
+    # A change point lies at most one `BEFORE` back, what is compared with it one more.
+    start = earliest.replace(tzinfo=None) - 2 * BEFORE - NEAR
+    connection.execute(
+        "create or replace temp table anomaly_runs as " + sql.load("warehouse/anomaly_runs.sql"),
+        {"skills": sorted(skills), "start": start},
+    )
+    yield
+    connection.execute("drop table anomaly_runs")
+
+
 def explain(
     connection: duckdb.DuckDBPyConnection, hours: Hours, event: Anomaly, span: Span
 ) -> Explained:
     """Date an event and rank what moved with it.
 
     Args:
-        connection: The warehouse; its events are read.
+        connection: The warehouse, inside `runs_read` of the event's skill.
         hours: What the search was given.
         event: What it found.
         span: Of the event.

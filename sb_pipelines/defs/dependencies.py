@@ -177,7 +177,7 @@ def find_dependencies(counted: Counted, now: datetime) -> list[dict[str, Any]]:
         counted: From `read_counts`.
         now: When, naive UTC.
     """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     from sb_serving.stats import lift
 

@@ -325,7 +325,7 @@ def _predict_block(
 def _boosting(past: Floats, outcome: Bools, rows: Floats, seed: int) -> Floats:
     """Gradient boosting, for comparison only."""
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+    from threadpoolctl import threadpool_limits
 
     with threadpool_limits(1):  # its threads wait for each other in a busy loop
         fitted = HistGradientBoostingClassifier(

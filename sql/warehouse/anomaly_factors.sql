@@ -22,7 +22,7 @@ with runs as (
         project_id,
         workflow_phase,
         error_type
-    from events
+    from anomaly_runs
     where skill_name = $skill
       and invoked_at >= $start
       and invoked_at < $until

@@ -2,7 +2,7 @@
 -- NULL without durations.
 
 select percentile_cont(cast($share as DOUBLE)) within group (order by duration_seconds) as seconds
-from events
+from anomaly_runs
 where skill_name = $skill
   and invoked_at >= $start
   and invoked_at < $since
