@@ -21,7 +21,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from sb_pipelines.defs import audit, events, sets, time_series
+from sb_pipelines.defs import audit, events, predictor_totals, sets, time_series
 from sb_pipelines.resources import (
     WAREHOUSE_VERSION,
     DamagedWarehouse,
@@ -75,7 +75,7 @@ DRAWN = st.fixed_dictionaries(
 STEPS = st.lists(
     st.one_of(
         st.lists(DRAWN, min_size=1, max_size=6),
-        st.sampled_from(["load", "rebuild", "backfill", "fold", "sets"]),
+        st.sampled_from(["load", "rebuild", "backfill", "fold", "sets", "predictor"]),
     ),
     max_size=10,
 )
@@ -103,8 +103,9 @@ def test_tables_equal_a_recount_whatever_ran_before(
             ),
             "fold": lambda: time_series.fold_totals(connection),
             "sets": lambda: sets.fold_sets(connection),
+            "predictor": lambda: predictor_totals.fold_totals(connection),
         }
-        for step in [*steps, "load", "rebuild", "fold", "sets"]:
+        for step in [*steps, "load", "rebuild", "fold", "sets", "predictor"]:
             if isinstance(step, str):
                 runs[step]()
                 continue
@@ -499,6 +500,7 @@ def test_an_empty_store_makes_empty_tables(place: Place) -> None:
     place.refresh()
     assert place.rows("select name, id from watermarks order by name") == [
         ("events", 0),
+        ("predictor_totals", 0),
         ("series", 0),
         ("sets", 0),
         ("totals", 0),

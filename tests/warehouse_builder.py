@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sb_pipelines.defs import audit, events, sets, time_series, write_back
+from sb_pipelines.defs import audit, events, predictor_totals, sets, time_series, write_back
 from sb_pipelines.resources import SkillsDb, Warehouse
 from sb_serving import times
 from sb_serving.events import Invocation
@@ -64,6 +64,7 @@ class Place:
         self.fold()
         with self.warehouse.writing() as connection:
             sets.fold_sets(connection)
+            predictor_totals.fold_totals(connection)
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         with self.warehouse.reading() as connection:
