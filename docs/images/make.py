@@ -17,7 +17,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 FOLDER = Path(__file__).parent
-GROUPS = ("sources", "ingest", "series", "serving")
+GROUPS = ("sources", "ingest", "series", "results", "serving")
 SETTLE = 6000  # milliseconds
 RUNS = '{"query": "{ runsOrError(limit: 1) { ... on Runs { results { runId } } } }"}'
 
