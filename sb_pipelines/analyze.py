@@ -30,10 +30,9 @@ from sb_serving import sql, times
 from sb_serving.errors import SbError
 from sb_serving.events import KINDS, OUTCOMES
 from sb_serving.stats import anomaly, trend
+from sb_serving.store.checks import MAX_DURATION
 
 Json = dict[str, Any]
-TEN_YEARS = 315_360_000
-"""Seconds: the longest duration that is taken for one, as in the store."""
 Kind = NewType("Kind", str)
 """One of `KINDS`."""
 From = NewType("From", datetime)
@@ -430,7 +429,11 @@ def read_parameters(operation: Callable[..., Json], given: Json) -> Json:
 _VALUES: dict[Any, tuple[Any, Callable[[Any], bool], str]] = {
     Count: (int, lambda n: 1 <= n < 2**31, "no whole number from 1 on"),
     Share: (float, lambda x: 0.0 < x < 1.0, "no number above 0 and below 1"),
-    Seconds: (int | float, lambda x: 0 <= x <= TEN_YEARS, "no number of seconds up to ten years"),
+    Seconds: (
+        int | float,
+        lambda x: 0 <= x <= MAX_DURATION,
+        "no number of seconds up to ten years",
+    ),
     Kind: (str, lambda name: name in KINDS, f"none of {', '.join(KINDS)}"),
     Text: (str | int, lambda _: True, "no text"),
 }

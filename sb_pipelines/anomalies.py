@@ -16,7 +16,7 @@ import duckdb
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from sb_pipelines.anomaly_causes import Explained, Hours, explain, runs_read
+from sb_pipelines.anomaly_causes import Explained, Hours, explain, moment, runs_read
 from sb_pipelines.resources import one_row, set_watermark, watermark
 from sb_serving import sql
 from sb_serving.stats.anomaly import HISTORY_DAYS, Anomaly, Span, find_anomalies
@@ -89,7 +89,7 @@ def search(connection: duckdb.DuckDBPyConnection, now: datetime) -> Searched:
     score_from, fresh_from = _search_from(connection, end)
     if fresh_from >= end:
         # No hour has ended and no event came for one that had: the last search still holds.
-        set_watermark(connection, "skill_anomalies", known, _moment(end))
+        set_watermark(connection, "skill_anomalies", known, moment(end))
         return _searched(connection, score_from, end)
     names, hours = _read_hours(connection, score_from - 24 * HISTORY_DAYS, end)
     # Its matrices are small: a second thread of the linear algebra would only wait.
@@ -103,13 +103,13 @@ def search(connection: duckdb.DuckDBPyConnection, now: datetime) -> Searched:
             lasting_from=end - 24 * LASTING_DAYS,
             refit_days=REACH_DAYS + 1,
         )
-    open_rows, settled = _stored(connection, _moment(score_from) - QUIET)
+    open_rows, settled = _stored(connection, moment(score_from) - QUIET)
     todo = reconcile(
         open_rows,
         report,
-        _moment(end).replace(tzinfo=UTC),
-        searched_from=_moment(score_from).replace(tzinfo=UTC),
-        fresh_from=_moment(fresh_from).replace(tzinfo=UTC),
+        moment(end).replace(tzinfo=UTC),
+        searched_from=moment(score_from).replace(tzinfo=UTC),
+        fresh_from=moment(fresh_from).replace(tzinfo=UTC),
         settled=settled,
         q=Q_OPEN,
     )
@@ -134,7 +134,7 @@ def search(connection: duckdb.DuckDBPyConnection, now: datetime) -> Searched:
         _close(connection, row, now, "resolved_at = $now")
     for row in todo.retracted:
         _close(connection, row, now, "resolved_at = $now, retracted_at = $now")
-    set_watermark(connection, "skill_anomalies", known, _moment(end))
+    set_watermark(connection, "skill_anomalies", known, moment(end))
     return _searched(connection, score_from, end, todo)
 
 
@@ -145,8 +145,8 @@ def _searched(
     todo: Reconciled = NOTHING,
 ) -> Searched:
     return Searched(
-        searched_from=_moment(score_from),
-        searched_until=_moment(end),
+        searched_from=moment(score_from),
+        searched_until=moment(end),
         opened=len(todo.opened),
         updated=len(todo.updated),
         resolved=len(todo.resolved),
@@ -173,7 +173,7 @@ def _read_hours(
     connection: duckdb.DuckDBPyConnection, start: int, end: int
 ) -> tuple[list[str], Hours]:
     found = connection.execute(
-        sql.load("warehouse/anomaly_hours.sql"), {"start": _moment(start), "end": _moment(end)}
+        sql.load("warehouse/anomaly_hours.sql"), {"start": moment(start), "end": moment(end)}
     ).fetchnumpy()
     rows = {name: np.ma.getdata(column) for name, column in found.items()}
     names, skill = np.unique(rows.pop("skill_name").astype(str), return_inverse=True)
@@ -253,9 +253,5 @@ def _naive(value: Any) -> Any:
     return value.replace(tzinfo=None) if isinstance(value, datetime) else value
 
 
-def _hour(moment: datetime) -> int:
-    return int((moment - EPOCH) / timedelta(hours=1))
-
-
-def _moment(hour: int) -> datetime:
-    return EPOCH + timedelta(hours=hour)
+def _hour(at: datetime) -> int:
+    return int((at - EPOCH) / timedelta(hours=1))

@@ -23,7 +23,7 @@ from sb_serving.stats.anomaly import Anomaly, HourlyCounts, Span
 from sb_serving.stats.changepoint import find_rise, find_shift
 from sb_serving.stats.coincidence import ValueCounts, coincident_changes, moved_shares
 
-__all__ = ["Explained", "Factor", "Hours", "explain", "runs_read"]
+__all__ = ["Explained", "Factor", "Hours", "explain", "moment", "runs_read"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -149,11 +149,11 @@ def explain(
     """
     start, stop = (_hour(edge) for edge in span)
     since, low, high = _change_point(hours, event, start, min(stop, hours.end))
-    until = _moment(min(stop, hours.end))
+    until = moment(min(stop, hours.end))
     if event.metric == "volume":
         factors = _shares(connection, event)
-        return Explained(_moment(since), _moment(low), _moment(high), factors)
-    begin, first, last = _moment(since), _moment(low), _moment(high)
+        return Explained(moment(since), moment(low), moment(high), factors)
+    begin, first, last = moment(since), moment(low), moment(high)
     factors = _factors(connection, event, begin, until)
     appeared = _appearance(connection, factors, begin)
     if appeared is not None and first - NEAR <= appeared <= last + NEAR:
@@ -344,6 +344,6 @@ def _hour(moment: datetime) -> int:
     return int(moment.timestamp()) // 3600
 
 
-def _moment(hour: int) -> datetime:
-    """Naive UTC, as the warehouse has it."""
+def moment(hour: int) -> datetime:
+    """The start of an hour since 1970, naive UTC as the warehouse has it."""
     return datetime.fromtimestamp(3600 * hour, UTC).replace(tzinfo=None)

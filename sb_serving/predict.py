@@ -36,6 +36,7 @@ from sb_serving.stats.success import (
     rate_of_all,
     shrunk_rate,
 )
+from sb_serving.store.checks import MAX_DURATION
 
 __all__ = ["Choice", "Prediction", "Predictor", "Question", "Reason", "live_counts"]
 
@@ -48,8 +49,6 @@ LAST_RUNS = 3
 _SLACK = timedelta(hours=1)
 """How long before a window a run without a recorded end may have started and still be found."""
 
-_LONGEST = 315_360_000
-"""Seconds; a longer duration is taken for unknown, here as in the warehouse."""
 _BETWEEN = chr(31)
 """Between the parts of a key in `predictor_totals`."""
 _MICROSECOND = timedelta(microseconds=1)
@@ -264,7 +263,7 @@ def _end(begun: int, end: str | None, duration: float | None) -> int:
     """When an outcome was known, by the rules of `warehouse/incoming.sql`."""
     if end is not None:
         return max(begun, _microseconds(times.from_text(end)))
-    known = isinstance(duration, (int, float)) and 0 <= duration <= _LONGEST
+    known = isinstance(duration, (int, float)) and 0 <= duration <= MAX_DURATION
     return begun + round((duration or 0.0) * 1e6) if known else begun
 
 
