@@ -16,7 +16,8 @@ import duckdb
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from sb_pipelines.anomaly_causes import Explained, Hours, explain, moment, runs_read
+from sb_pipelines import tables
+from sb_pipelines.anomaly_causes import Hours, explain, moment
 from sb_pipelines.resources import one_row, set_watermark, watermark
 from sb_serving import sql
 from sb_serving.stats.anomaly import HISTORY_DAYS, Anomaly, Span, find_anomalies
@@ -29,6 +30,9 @@ REACH_DAYS = 2
 
 SEARCH_DAYS = 14
 """Most days that one search judges: those of the first one, or that late events reach back."""
+
+FAR_SEARCH = "skill_anomalies_far"
+"""Watermark of the search that last took up events from before `REACH_DAYS`."""
 
 LASTING_DAYS = 28
 """Most days that a lasting fall may have begun before now."""
@@ -55,7 +59,7 @@ class Searched:
     """What one search did.
 
     Attributes:
-        searched_from: First hour judged, naive UTC.
+        searched_from: First hour judged, naive UTC; `searched_until` where none had to be.
         searched_until: The end of the last one.
         opened: Rows added; some of them were over already.
         updated: Open rows that changed.
@@ -87,10 +91,10 @@ def search(connection: duckdb.DuckDBPyConnection, now: datetime) -> Searched:
     end = _hour(now)
     known, _ = watermark(connection, "events")
     score_from, fresh_from = _search_from(connection, end)
+    _set_watermarks(connection, known, moment(end))
     if fresh_from >= end:
         # No hour has ended and no event came for one that had: the last search still holds.
-        set_watermark(connection, "skill_anomalies", known, moment(end))
-        return _searched(connection, score_from, end)
+        return _searched(connection, end, end)
     names, hours = _read_hours(connection, score_from - 24 * HISTORY_DAYS, end)
     # Its matrices are small: a second thread of the linear algebra would only wait.
     with threadpool_limits(limits=1):
@@ -113,29 +117,30 @@ def search(connection: duckdb.DuckDBPyConnection, now: datetime) -> Searched:
         settled=settled,
         q=Q_OPEN,
     )
-    spans = dict(zip(report.anomalies, report.spans, strict=True))
     (last,) = one_row(connection, "select coalesce(max(id), 0) from skill_anomalies")
-    written = [
-        *(Known(last + 1 + at, event) for at, (event, _) in enumerate(todo.opened)),
-        *todo.updated,
-        *(row for row in todo.resolved if row.anomaly in spans),
-    ]
-    for row, (_, over) in zip(written, todo.opened, strict=False):
-        connection.execute(
-            "insert into skill_anomalies (id, detected_at, resolved_at) values (?, ?, ?)",
-            [row.id, now, now if over else None],
-        )
-    skills = {row.anomaly.skill_name for row in written}
-    earliest = min((spans[row.anomaly][0] for row in written), default=now)
-    with runs_read(connection, skills, earliest):
-        for row in written:
-            _write(connection, row, spans, hours, now)
+    opened = [(Known(last + 1 + at, event), over) for at, (event, over) in enumerate(todo.opened)]
+    spans = dict(zip(report.anomalies, report.spans, strict=True))
+    changed = [*todo.updated, *(row for row in todo.resolved if row.anomaly in spans)]
+    _write(
+        connection,
+        hours,
+        [(row, spans[row.anomaly], now if over else None) for row, over in opened]
+        + [(row, spans[row.anomaly], None) for row in changed],
+        now,
+    )
     for row in todo.resolved:
         _close(connection, row, now, "resolved_at = $now")
     for row in todo.retracted:
         _close(connection, row, now, "resolved_at = $now, retracted_at = $now")
-    set_watermark(connection, "skill_anomalies", known, moment(end))
     return _searched(connection, score_from, end, todo)
+
+
+def _set_watermarks(connection: duckdb.DuckDBPyConnection, known: int, end: datetime) -> None:
+    """Note what this search has seen, and whether it looked far back."""
+    set_watermark(connection, "skill_anomalies", known, end)
+    _, looked_far = watermark(connection, FAR_SEARCH)
+    if looked_far is None or looked_far.date() < end.date():
+        set_watermark(connection, FAR_SEARCH, known, end)
 
 
 def _searched(
@@ -157,16 +162,27 @@ def _searched(
 
 
 def _search_from(connection: duckdb.DuckDBPyConnection, end: int) -> tuple[int, int]:
-    """First hour to judge, a midnight, and the first that is new or was touched by new events."""
+    """First hour to judge, a midnight, and the first that is new or was touched by new events.
+
+    Looking two weeks back costs four times what the usual two days do, so events that came that
+    late are taken up once a day, by the first search after midnight.
+    """
     earliest = (end - 24 * SEARCH_DAYS) // 24 * 24
+    usual = (end // 24 - REACH_DAYS) * 24
     after, until = watermark(connection, "skill_anomalies")
     if until is None:
         return earliest, earliest
+    far_after, looked_far = watermark(connection, FAR_SEARCH)
+    far = looked_far is None or _hour(looked_far) // 24 < end // 24
     (first,) = one_row(
-        connection, sql.load("warehouse/anomaly_first_touched.sql"), {"after": after}
+        connection,
+        sql.load("warehouse/anomaly_first_touched.sql"),
+        {"after": far_after if far else after},
     )
     fresh = _hour(until) if first is None else min(_hour(until), _hour(first))
-    return max(min(end // 24 - REACH_DAYS, fresh // 24) * 24, earliest), fresh
+    if not far:
+        fresh = max(fresh, usual)
+    return max(min(usual, fresh // 24 * 24), earliest), fresh
 
 
 def _read_hours(
@@ -176,8 +192,10 @@ def _read_hours(
         sql.load("warehouse/anomaly_hours.sql"), {"start": moment(start), "end": moment(end)}
     ).fetchnumpy()
     rows = {name: np.ma.getdata(column) for name, column in found.items()}
-    names, skill = np.unique(rows.pop("skill_name").astype(str), return_inverse=True)
-    return names.tolist(), Hours.of(names.tolist(), skill.astype(np.int64), end, **rows)
+    listed = rows.pop("skill_name").astype(str)
+    first = np.append(True, listed[1:] != listed[:-1])[: len(listed)]  # they come sorted
+    names, skill = listed[first].tolist(), np.cumsum(first) - 1
+    return names, Hours.of(names, skill, end, **rows)
 
 
 def _stored(
@@ -204,37 +222,57 @@ def _stored(
 
 def _write(
     connection: duckdb.DuckDBPyConnection,
-    row: Known,
-    spans: dict[Anomaly, Span],
     hours: Hours,
+    rows: list[tuple[Known, Span, datetime | None]],
     now: datetime,
 ) -> None:
-    """Put an event's numbers into its row, with since when and what moved with it."""
-    explained = explain(connection, hours, row.anomaly, spans[row.anomaly])
-    values: dict[str, Any] = {name: _naive(getattr(row.anomaly, name)) for name in _FIELDS}
-    values |= {
-        "since": explained.since,
-        "since_low": explained.low,
-        "since_high": explained.high,
-        "updated_at": now,
-    }
-    listed = ", ".join(f"{name} = ${name}" for name in values)
-    connection.execute(
-        f"update skill_anomalies set {listed} where id = $id",  # noqa: S608 (our own names)
-        values | {"id": row.id},
-    )
-    _write_factors(connection, row.id, explained)
+    """Put rows into the tables, new or in place of those with their ids.
 
-
-def _write_factors(
-    connection: duckdb.DuckDBPyConnection, number: int, explained: Explained
-) -> None:
-    connection.execute("delete from skill_anomaly_factors where anomaly_id = ?", [number])
-    for factor in explained.factors:
+    Args:
+        connection: The warehouse.
+        hours: What was searched.
+        rows: Each with its event's span and when it was resolved.
+        now: The current time, naive UTC.
+    """
+    ids = [row.id for row, _, _ in rows]
+    detected = dict(
         connection.execute(
-            "insert into skill_anomaly_factors values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            [number, *factor],
-        )
+            "delete from skill_anomalies where id in (select unnest($ids))"
+            " returning id, detected_at",
+            {"ids": ids},
+        ).fetchall()
+    )
+    connection.execute(
+        "delete from skill_anomaly_factors where anomaly_id in (select unnest($ids))", {"ids": ids}
+    )
+    explained = explain(connection, hours, [(row.anomaly, span) for row, span, _ in rows])
+    tables.insert(
+        connection,
+        "skill_anomalies",
+        [
+            {name: _naive(getattr(row.anomaly, name)) for name in _FIELDS}
+            | {
+                "id": row.id,
+                "since": known.since,
+                "since_low": known.low,
+                "since_high": known.high,
+                "detected_at": detected.get(row.id, now),
+                "updated_at": now,
+                "resolved_at": resolved_at,
+                "retracted_at": None,
+            }
+            for (row, _, resolved_at), known in zip(rows, explained, strict=True)
+        ],
+    )
+    tables.insert(
+        connection,
+        "skill_anomaly_factors",
+        [
+            {"anomaly_id": row.id} | factor._asdict()
+            for (row, _, _), known in zip(rows, explained, strict=True)
+            for factor in known.factors
+        ],
+    )
 
 
 def _close(connection: duckdb.DuckDBPyConnection, row: Known, now: datetime, change: str) -> None:

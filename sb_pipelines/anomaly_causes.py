@@ -7,9 +7,8 @@ likeliest begin out of the hours of the series. Does not: the statistics
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,7 +22,7 @@ from sb_serving.stats.anomaly import Anomaly, HourlyCounts, Span
 from sb_serving.stats.changepoint import find_rise, find_shift
 from sb_serving.stats.coincidence import ValueCounts, coincident_changes, moved_shares
 
-__all__ = ["Explained", "Factor", "Hours", "explain", "moment", "runs_read"]
+__all__ = ["Explained", "Factor", "Hours", "explain", "moment"]
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -42,6 +41,9 @@ days, and the first failures under them are few."""
 
 SHOWN = 10
 """Most factors kept of each role."""
+
+
+NONE = ValueCounts("total", "", 0, 0, 0, 0)
 
 
 class Factor(NamedTuple):
@@ -110,56 +112,89 @@ class Hours:
         return out
 
 
-@contextmanager
-def runs_read(
-    connection: duckdb.DuckDBPyConnection, skills: Collection[str], earliest: datetime
-) -> Iterator[None]:
-    """Read the runs that `explain` counts, once for all events that are explained inside.
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """Which runs of an event are compared with which; times are naive UTC.
 
-    A bad hour may hit two hundred skills; the log is read once for all of them.
-
-    Args:
-        connection: The warehouse.
-        skills: Of the events.
-        earliest: Where the earliest span begins, UTC.
+    Attributes:
+        event: The event.
+        since: When it began, as far as is known.
+        low: First hour of the interval of that.
+        high: Last hour of it.
+        after: From here on runs are counted as after, the four weeks before as before.
+        until: Where they end.
     """
-    if not skills:
-        yield
-        return
-    # A change point lies at most one `BEFORE` back, what is compared with it one more.
-    start = earliest.replace(tzinfo=None) - 2 * BEFORE - NEAR
-    connection.execute(
-        "create or replace temp table anomaly_runs as " + sql.load("warehouse/anomaly_runs.sql"),
-        {"skills": sorted(skills), "start": start},
-    )
-    yield
-    connection.execute("drop table anomaly_runs")
+
+    event: Anomaly
+    since: datetime
+    low: datetime
+    high: datetime
+    after: datetime
+    until: datetime
+
+    @staticmethod
+    def of(hours: Hours, event: Anomaly, span: Span) -> _Asked:
+        """Date an event by the hours of its skill."""
+        start, stop = (_hour(edge) for edge in span)
+        stop = min(stop, hours.end)
+        since, low, high = (moment(at) for at in _change_point(hours, event, start, stop))
+        if event.metric == "volume":
+            after, until = (
+                at.replace(tzinfo=None) for at in (event.window_start, event.window_end)
+            )
+        else:
+            after, until = since, moment(stop)
+        return _Asked(event, since, low, high, after, until)
+
+    @property
+    def bad(self) -> str:
+        """What is counted of its runs; see anomaly_factors.sql."""
+        drop = self.event.anomaly_type == "drop"
+        if self.event.metric == "volume":
+            return "any"
+        if self.event.metric == "completion":
+            return "failed" if drop else "completed"
+        return "quick" if drop else "slow"
+
+    def began(self, appeared: datetime) -> _Asked:
+        """The same, begun when its cause was first seen."""
+        return replace(
+            self,
+            since=appeared,
+            low=min(self.low, appeared),
+            high=max(self.high, appeared),
+            after=appeared,
+        )
 
 
 def explain(
-    connection: duckdb.DuckDBPyConnection, hours: Hours, event: Anomaly, span: Span
-) -> Explained:
-    """Date an event and rank what moved with it.
+    connection: duckdb.DuckDBPyConnection, hours: Hours, found: Sequence[tuple[Anomaly, Span]]
+) -> list[Explained]:
+    """Date events and rank what moved with each.
+
+    All together: a bad hour may hit two hundred skills, and their runs are read once.
 
     Args:
-        connection: The warehouse, inside `runs_read` of the event's skill.
+        connection: The warehouse; a temporary table is made in it.
         hours: What the search was given.
-        event: What it found.
-        span: Of the event.
+        found: What it found.
+
+    Returns:
+        One entry per event, in their order.
     """
-    start, stop = (_hour(edge) for edge in span)
-    since, low, high = _change_point(hours, event, start, min(stop, hours.end))
-    until = moment(min(stop, hours.end))
-    if event.metric == "volume":
-        factors = _shares(connection, event)
-        return Explained(moment(since), moment(low), moment(high), factors)
-    begin, first, last = moment(since), moment(low), moment(high)
-    factors = _factors(connection, event, begin, until)
-    appeared = _appearance(connection, factors, begin)
-    if appeared is not None and first - NEAR <= appeared <= last + NEAR:
-        begin, first, last = appeared, min(first, appeared), max(last, appeared)
-        factors = _factors(connection, event, begin, until)
-    return Explained(begin, first, last, factors)
+    asked = [_Asked.of(hours, event, span) for event, span in found]
+    factors = _factors(connection, asked)
+    dated = {}
+    for place, (one, its) in enumerate(zip(asked, factors, strict=True)):
+        appeared = _appearance(connection, its, one.since)
+        if appeared is not None and one.low - NEAR <= appeared <= one.high + NEAR:
+            dated[place] = one.began(appeared)
+    for place, its in zip(dated, _factors(connection, list(dated.values())), strict=True):
+        asked[place], factors[place] = dated[place], its
+    return [
+        Explained(one.since, one.low, one.high, its)
+        for one, its in zip(asked, factors, strict=True)
+    ]
 
 
 def _appearance(
@@ -231,102 +266,115 @@ def _residuals(hours: Hours, event: Anomaly, begin: int, stop: int) -> tuple[Flo
 
 
 def _factors(
-    connection: duckdb.DuckDBPyConnection, event: Anomaly, since: datetime, until: datetime
-) -> tuple[Factor, ...]:
+    connection: duckdb.DuckDBPyConnection, asked: Sequence[_Asked]
+) -> list[tuple[Factor, ...]]:
+    """What moved with each event."""
+    if not asked:
+        return []
+    counted = [_Counted() for _ in asked]
+    for event, attribute, value, n_before, bad_before, n_after, bad_after, first in _rows(
+        connection, asked
+    ):
+        counts = ValueCounts(attribute, value, n_before, bad_before, n_after, bad_after)
+        counted[event].put(counts, first)
+    return [
+        _shares(one.event, its) if one.event.metric == "volume" else _causes(its)
+        for one, its in zip(asked, counted, strict=True)
+    ]
+
+
+@dataclass
+class _Counted:
+    """The runs of one event.
+
+    Attributes:
+        total: All.
+        values: Those of each value.
+        errors: The bad ones of each error.
+        seen: Attribute and value -> start of its first run.
+    """
+
+    total: ValueCounts = NONE
+    values: list[ValueCounts] = field(default_factory=list)
+    errors: list[ValueCounts] = field(default_factory=list)
+    seen: dict[tuple[str, str], datetime] = field(default_factory=dict)
+
+    def put(self, counts: ValueCounts, first: datetime) -> None:
+        """Add a row of anomaly_factors.sql."""
+        self.seen[counts.attribute, counts.value] = first
+        if counts.attribute == "total":
+            self.total = counts
+        else:
+            (self.errors if counts.attribute == "error_type" else self.values).append(counts)
+
+
+def _rows(connection: duckdb.DuckDBPyConnection, asked: Sequence[_Asked]) -> list[Any]:
+    """Rows of anomaly_factors.sql; `event` is the place in `asked`."""
+    earliest = {"earliest": min(one.after for one in asked) - BEFORE}
+    _ask(connection, asked, {})
+    if any(one.event.metric == "duration" for one in asked):
+        shares = {"quick": 1.0 - SLOW_SHARE, "slow": SLOW_SHARE}
+        found = connection.execute(sql.load("warehouse/anomaly_seconds.sql"), earliest | shares)
+        _ask(connection, asked, dict(found.fetchall()))
+    rows = connection.execute(sql.load("warehouse/anomaly_factors.sql"), earliest).fetchall()
+    connection.execute("drop table anomaly_asked")
+    return rows
+
+
+def _ask(
+    connection: duckdb.DuckDBPyConnection, asked: Sequence[_Asked], seconds: dict[int, float]
+) -> None:
+    """Make the temporary table `anomaly_asked`; where `seconds` lacks an event, none is bad."""
+
+    def moments(times: Iterable[datetime]) -> NDArray[np.datetime64]:
+        return np.array(list(times), dtype="datetime64[us]")
+
+    listed = {  # noqa: F841 (DuckDB finds it by its name)
+        "event": np.arange(len(asked)),
+        "skill_name": np.array([one.event.skill_name for one in asked], dtype=object),
+        "start": moments(one.after - BEFORE for one in asked),
+        "since": moments(one.after for one in asked),
+        "until": moments(one.until for one in asked),
+        "bad": np.array([one.bad for one in asked], dtype=object),
+        "seconds": np.ma.masked_invalid([seconds.get(at, np.nan) for at in range(len(asked))]),
+    }
+    connection.execute("create or replace temp table anomaly_asked as select * from listed")
+
+
+def _causes(counted: _Counted) -> tuple[Factor, ...]:
     """Causes and symptoms of completions or durations out of the ordinary."""
-    drop = event.anomaly_type == "drop"
-    seconds = None
-    if event.metric == "completion":
-        bad = "failed" if drop else "completed"
-    else:
-        bad = "quick" if drop else "slow"
-        (seconds,) = one_row(
-            connection,
-            sql.load("warehouse/anomaly_seconds.sql"),
-            {
-                "skill": event.skill_name,
-                "start": since - BEFORE,
-                "since": since,
-                "share": 1.0 - SLOW_SHARE if drop else SLOW_SHARE,
-            },
-        )
-        if seconds is None:
-            return ()
-    total, values, errors, seen = _counted(connection, event, since, until, bad, seconds)
-    found = coincident_changes(total, values, errors)
+    total = counted.total
+    errors = [
+        replace(one, n_before=total.n_before, n_after=total.n_after) for one in counted.errors
+    ]
+    found = coincident_changes(total, counted.values, errors)
     causes = [
         Factor(
             "cause", rank, *_columns(one.counts), one.explained, one.p_value, one.q_value,
-            one.weight, seen[one.counts.attribute, one.counts.value],
+            one.weight, counted.seen[one.counts.attribute, one.counts.value],
         )
         for rank, one in enumerate(found.suspects[:SHOWN], start=1)
     ]  # fmt: skip
     symptoms = [
         Factor(
             "symptom", rank, *_columns(one.counts), one.explained, one.p_value, None, None,
-            seen[one.counts.attribute, one.counts.value],
+            counted.seen[one.counts.attribute, one.counts.value],
         )
         for rank, one in enumerate(found.symptoms[:SHOWN], start=1)
     ]  # fmt: skip
     return (*causes, *symptoms)
 
 
-def _shares(connection: duckdb.DuckDBPyConnection, event: Anomaly) -> tuple[Factor, ...]:
+def _shares(event: Anomaly, counted: _Counted) -> tuple[Factor, ...]:
     """Where the calls of a window are missing or too many."""
-    since, until = (edge.replace(tzinfo=None) for edge in (event.window_start, event.window_end))
-    total, values, _, seen = _counted(connection, event, since, until, "any", None)
+    found = moved_shares(counted.total, counted.values, event.baseline_value)
     return tuple(
         Factor(
             "share", rank, *_columns(one.counts), one.explained, one.p_value, one.q_value, None,
-            seen[one.counts.attribute, one.counts.value],
+            counted.seen[one.counts.attribute, one.counts.value],
         )
-        for rank, one in enumerate(
-            moved_shares(total, values, event.baseline_value)[:SHOWN], start=1
-        )
+        for rank, one in enumerate(found[:SHOWN], start=1)
     )  # fmt: skip
-
-
-def _counted(
-    connection: duckdb.DuckDBPyConnection,
-    event: Anomaly,
-    since: datetime,
-    until: datetime,
-    bad: str,
-    seconds: float | None,
-) -> tuple[ValueCounts, list[ValueCounts], list[ValueCounts], dict[tuple[str, str], datetime]]:
-    """All runs, those of each value, the bad ones of each error, and each value's first run."""
-    rows = connection.execute(
-        sql.load("warehouse/anomaly_factors.sql"),
-        {
-            "skill": event.skill_name,
-            "start": since - BEFORE,
-            "since": since,
-            "until": until,
-            "bad": bad,
-            "seconds": seconds,
-        },
-    ).fetchall()
-    total = ValueCounts("total", "", 0, 0, 0, 0)
-    values: list[ValueCounts] = []
-    errors: list[ValueCounts] = []
-    seen = {}
-    for attribute, value, n_before, bad_before, n_after, bad_after, first in rows:
-        counts = ValueCounts(attribute, value, n_before, bad_before, n_after, bad_after)
-        seen[attribute, value] = first
-        if attribute == "total":
-            total = counts
-        elif attribute == "error_type":
-            errors.append(counts)
-        else:
-            values.append(counts)
-    errors = [
-        ValueCounts(
-            one.attribute, one.value, total.n_before, one.failed_before, total.n_after,
-            one.failed_after,
-        )
-        for one in errors
-    ]  # fmt: skip
-    return total, values, errors, seen
 
 
 def _columns(counts: ValueCounts) -> tuple[str, str, int, int, int, int]:

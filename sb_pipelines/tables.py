@@ -1,7 +1,7 @@
 """Rows computed in Python into a table of the warehouse.
 
-Belongs here: typed columns from rows, and putting them in place of the old ones. Does not: what the
-rows mean (`defs/`, `sql/warehouse/`).
+Belongs here: typed columns from rows, and adding them or putting them in place of the old ones.
+Does not: what the rows mean (`defs/`, `sql/warehouse/`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,23 @@ def replace(
     connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]
 ) -> int:
     """Put rows in place of all that a table holds, in the caller's transaction.
+
+    Args:
+        connection: The warehouse.
+        table: Its name.
+        rows: As for `insert`.
+
+    Returns:
+        The number of rows.
+    """
+    connection.execute(f"delete from {table}")  # noqa: S608 (names of our own schema)
+    return insert(connection, table, rows)
+
+
+def insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Sequence[Mapping[str, Any]]
+) -> int:
+    """Add rows to a table, in the caller's transaction.
 
     As typed columns: row by row, DuckDB takes a millisecond each.
 
@@ -52,7 +69,6 @@ def replace(
         if unknown := row.keys() - set(names):
             raise ValueError(f"{table} has no column {', '.join(sorted(unknown))}")
     new_rows = {name: _column([row[name] for row in rows], kind) for name, kind in columns}
-    connection.execute(f"delete from {table}")  # noqa: S608 (names of our own schema)
     if rows:
         listed = ", ".join(f'"{name}"' for name in names)
         connection.execute(

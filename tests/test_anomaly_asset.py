@@ -186,6 +186,23 @@ def test_rows_that_arrive_late_retract_a_silence(place: Place) -> None:
     assert row["retracted_at"] == row["resolved_at"] is not None
 
 
+def test_rows_that_arrive_days_late_are_taken_up_after_midnight(place: Place) -> None:
+    """Looking two weeks back each hour would cost more than all other steps together."""
+    now = NOW.replace(minute=0)
+    outage = now - timedelta(days=6)
+    over = outage + hours(12)
+    fill(place, steady(outage - timedelta(days=21), outage))
+    fill(place, steady(over, now + hours(12), batch="after"))
+    look(place, now)
+    late = steady(outage, over, failing=0.9, batch="late")
+    fill(place, late)
+    assert look(place, now + hours(1)).searched_from == datetime(2026, 11, 20)
+    assert [row["metric"] for row in table(place)] == ["volume"]
+    assert look(place, now + hours(10)).searched_from == outage.replace(hour=0)
+    assert [row["metric"] for row in table(place)] == ["volume", "completion"]
+    assert look(place, now + hours(11)).searched_from == datetime(2026, 11, 21)
+
+
 def test_an_old_outage_is_recorded_as_over(place: Place) -> None:
     """The first search looks two weeks back; what it finds there was resolved long ago."""
     start = NOW.replace(minute=0) - timedelta(days=5)

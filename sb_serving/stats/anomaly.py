@@ -13,6 +13,7 @@ what it was compared with, and how well it does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal, TypeAlias
@@ -200,9 +201,8 @@ def find_anomalies(
     """
     _check(names, counts, score_from, end, q, metrics)
     budget = {metric: BUDGET[metric] / sum(BUDGET[m] for m in metrics) for metric in metrics}
-    found: list[tuple[Anomaly, Span]] = []
-    statuses: list[MetricStatus] = []
-    for metric in metrics:
+
+    def judge(metric: Metric) -> tuple[list[tuple[Anomaly, Span]], list[MetricStatus]]:
         data = _metric_data(metric, counts, len(names), score_from, end)
         judged = judge_windows(data.panel, largest_p=q, refit_days=refit_days)
         falls: list[Anomaly] = []
@@ -211,8 +211,13 @@ def find_anomalies(
             since = score_from if lasting_from is None else lasting_from
             falls, judged_falls = _lasting(data, names, since, end)
         rows = _rows(data, judged, names, q, budget[metric], falls, judged_falls)
-        found += _with_pattern_shifts(rows) if metric == "volume" else rows
-        statuses += _statuses(data, names)
+        return _with_pattern_shifts(rows) if metric == "volume" else rows, _statuses(data, names)
+
+    # Arithmetic on large arrays, for which Python's lock is let go: two cores, half the time.
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        answers = list(pool.map(judge, metrics))
+    found = [pair for rows, _ in answers for pair in rows]
+    statuses = [status for _, its in answers for status in its]
     found.sort(key=lambda pair: (pair[0].p_value, pair[0].skill_name, pair[0].window_start))
     return AnomalyReport(
         anomalies=tuple(row for row, _ in found),

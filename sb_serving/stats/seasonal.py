@@ -211,17 +211,20 @@ def _week(
     all_weight = np.maximum(weight.sum(axis=(1, 2), keepdims=True) + pseudo_weight, 1e-12)
     overall = (total.sum(axis=(1, 2), keepdims=True) + pseudo_total) / all_weight
     spread = family.noise(overall, all_weight, dispersion, size) / family.slope(overall) ** 2
+    link = np.broadcast_to(family.link(overall), weight.shape)
+    least, most = family.link(np.array([-np.inf, np.inf]))
     mean = np.broadcast_to(overall, weight.shape)
     variance = np.broadcast_to(spread, weight.shape)
     w, seen, expected = (x.sum(axis=1, keepdims=True) for x in (weight, total, weight * mean))
     shift, spread = _wave(w, seen, expected, dispersion, size, family)
-    mean, variance = family.unlink(family.link(mean) + shift), variance + spread
+    link, variance = np.clip(link + shift, least, most), variance + spread
     for pooled, spread_out in _EFFECTS:
+        mean = family.unlink(link)
         w, seen, expected = pooled(weight), pooled(total), pooled(weight * mean)
         shift, spread = _shrunk_shift(w, seen, expected, dispersion, size, family)
-        mean = family.unlink(family.link(mean) + spread_out(shift))
+        link = np.clip(link + spread_out(shift), least, most)
         variance = variance + spread_out(spread)
-    return mean, variance
+    return family.unlink(link), variance
 
 
 def _differences(

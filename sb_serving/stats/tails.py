@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, betaln
+from scipy.special import betainc, betaln, gammaln
 
 __all__ = ["attained_levels", "beta_binomial_p", "negative_binomial_p"]
 
@@ -77,10 +77,11 @@ def negative_binomial_p(
     size = 1.0 / np.maximum(dispersion, MIN_DISPERSION)
     p = size / (size + mean)
     below = count < mean
+    tail = np.empty(count.shape)
     with np.errstate(under="ignore"):
-        tail = np.where(
-            below, betainc(size, count + 1.0, p), betainc(np.maximum(count, 0.5), size, 1.0 - p)
-        )
+        tail[below] = betainc(size[below], count[below] + 1.0, p[below])
+        above = ~below
+        tail[above] = betainc(np.maximum(count[above], 0.5), size[above], 1.0 - p[above])
         zero = np.exp(size * np.log(p))
     doubled = below | (zero <= tail)
     return np.minimum(np.where(doubled, 2.0 * tail, tail), 1.0), below
@@ -195,8 +196,11 @@ def _negative_binomial_table(
     """Mass and two-sided p of every count (columns) of every test (rows)."""
     del n  # the expected count is the mean
     size = 1.0 / np.maximum(dispersion, MIN_DISPERSION)
-    lower = betainc(size, counts + 1.0, size / (size + mean))
-    mass = np.diff(lower, axis=1, prepend=0.0)
+    log_p, log_miss = -np.log1p(mean / size), -np.log1p(size / mean)
+    ways = gammaln(counts + size) - gammaln(size) - gammaln(counts + 1.0)
+    with np.errstate(under="ignore"):
+        mass = np.exp(ways + size * log_p + counts * log_miss)
+    lower = np.cumsum(mass, axis=1)
     upper = 1.0 - lower + mass
     # No count is the largest, so the far side of a drop can always be as rare.
     return mass, _two_sided(counts < mean, lower, upper, lower[:, :1], np.zeros_like(mean))

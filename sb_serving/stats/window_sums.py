@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -123,8 +124,15 @@ class Past:
 
     def by_skill(self, values: Floats) -> Floats:
         """Sum of `values` over the windows of each skill, shape (skills,)."""
-        sums = np.bincount(self.skill, weights=values, minlength=self.skills)
-        return np.asarray(sums, dtype=np.float64)
+        sums = np.zeros(self.skills)
+        if len(values):
+            sums[self.skill[self._begins]] = np.add.reduceat(values, self._begins)
+        return sums
+
+    @cached_property
+    def _begins(self) -> NDArray[np.int64]:
+        """First window of each skill that has any."""
+        return np.flatnonzero(np.diff(self.skill, prepend=-1))
 
     def side_by_side(self) -> Floats:
         """How many windows of each skill do not overlap, shape (skills,)."""
