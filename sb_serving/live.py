@@ -19,7 +19,9 @@ import logging
 import re
 import sqlite3
 import threading
+import weakref
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -53,6 +55,8 @@ HOUR = timedelta(hours=1)
 DAY = timedelta(hours=24)
 ACTIVE = timedelta(minutes=15)
 """A session is active while its latest invocation is not older than this."""
+IDLE = 2
+"""Connections for questions that stay open between them."""
 BUSY_MILLISECONDS = 1_000
 """How long a tick waits for a locked database before it says so."""
 _ROUNDING = 1e-6
@@ -116,8 +120,10 @@ def pieces(start: datetime, end: datetime) -> Pieces:
 class Reading:
     """One read transaction on `skills.db`: everything asked of it belongs to one moment."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, file: tuple[int, ...] = ()) -> None:
         self._connection = connection
+        self.file = file
+        """Device and number of the file that it reads."""
 
     @property
     def connection(self) -> sqlite3.Connection:
@@ -269,8 +275,11 @@ class Live:
         self.frame = Frame(at=times.now_text(), stale_reason="nothing was read yet")
         """The newest frame."""
         self._lock = threading.Lock()
+        self._idle: deque[tuple[tuple[int, ...], sqlite3.Connection]] = deque()
+        """Open connections that nobody reads with, each with the file as it was."""
+        weakref.finalize(self, _close_all, self._idle)
         self._connection: sqlite3.Connection | None = None
-        self._file: tuple[int, int] | None = None
+        self._file: tuple[int, ...] = ()
         self._carried: _Carried | None = None
         self._has_read = False
         self._foreign: int | None = None
@@ -320,15 +329,20 @@ class Live:
         Raises:
             SbError: The database cannot be read.
         """
-        connection = connect_readonly(self.path)
+        file, connection = self._taken()
         try:
-            _prepare(connection)
             connection.execute("begin")
-            yield Reading(connection)
+            yield Reading(connection, file[:2])
+            connection.execute("rollback")
         except sqlite3.Error as error:
-            raise _explained(self.path, error) from error
-        finally:
             connection.close()
+            raise _explained(self.path, error) from error
+        except BaseException:
+            connection.close()
+            raise
+        self._idle.append((file, connection))
+        if len(self._idle) > IDLE:
+            _close_all(self._idle, IDLE)
 
     def user(self, name: str) -> str:
         """A user as recorded: a name is hashed, 32 hex digits are taken for such a hash.
@@ -346,9 +360,34 @@ class Live:
         return Identity.load(self._identity_key).user(name)
 
     def close(self) -> None:
-        """Close the database; the next tick would open it again."""
+        """Close the database; the next tick or question would open it again."""
         with self._lock:
             self._disconnect()
+        _close_all(self._idle)
+
+    def _taken(self) -> tuple[tuple[int, ...], sqlite3.Connection]:
+        """A connection for one reader, kept open from an earlier one where that still holds.
+
+        Opening anew costs more than most questions, because SQLite then reads the whole schema.
+        A file that changed otherwise than through its log of changes (replaced, overwritten,
+        checkpointed) is opened anew.
+        """
+        try:
+            status = self.path.stat()
+        except OSError:
+            raise missing(self.path) from None
+        file = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size)
+        while self._idle:
+            try:
+                opened, connection = self._idle.pop()
+            except IndexError:  # another thread was faster
+                break
+            if opened == file:
+                return file, connection
+            connection.close()
+        connection = connect_readonly(self.path)
+        _prepare(connection)
+        return file, connection
 
     # --- one tick ---------------------------------------------------------------------------------
 
@@ -465,6 +504,16 @@ class Live:
             return self.frame
         self.frame = Frame(at=times.to_utc_text(now), stale_reason=reason)
         raise problem from cause
+
+
+def _close_all(idle: deque[tuple[tuple[int, ...], sqlite3.Connection]], leave: int = 0) -> None:
+    """Close idle connections, the oldest first."""
+    while len(idle) > leave:
+        try:
+            _, connection = idle.popleft()
+        except IndexError:  # another thread was faster
+            return
+        connection.close()
 
 
 def open_live(db_path: Path | str | None = None) -> Live:

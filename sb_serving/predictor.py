@@ -14,7 +14,6 @@ from typing import Any
 from sb_serving import times
 from sb_serving.answers import success
 from sb_serving.errors import SbError
-from sb_serving.kept import Kept
 from sb_serving.live import Live, open_live
 from sb_serving.models import SuccessPrediction
 
@@ -53,7 +52,7 @@ class SkillSuccessPredictor:
     def __init__(self, db_path: Path | str | None = None, *, user: str = "") -> None:
         self._live: Live = open_live(db_path)
         self._user = user
-        self._kept = Kept(success.load_predictor)
+        self._memory = success.Memory()
 
     def predict(
         self,
@@ -91,7 +90,7 @@ class SkillSuccessPredictor:
             agent_version=agent_version,
             model=model,
         )
-        return success.success_prediction(self._live, self._kept, question)
+        return success.success_prediction(self._live, self._memory, question)
 
     def predict_success_probability(
         self,

@@ -341,17 +341,38 @@ class Snapshot:
         with self._connection.cursor() as cursor:
             return _rows(cursor, query, used)
 
+    def columns(self, query: str) -> dict[str, NDArray[Any]]:
+        """Run a query of numbers and return its columns as arrays, by name.
+
+        Raises:
+            SbError: A column has an unknown value.
+        """
+        with self._connection.cursor() as cursor:
+            found = cursor.execute(query).fetchnumpy()
+        for name, column in found.items():
+            if np.ma.isMaskedArray(column):
+                raise SbError(f"{name} of snapshot {self.manifest.number} has unknown values")
+        return found
+
     def array(self, name: str) -> NDArray[Any]:
         """Read an array that `put_array` stored; it is read-only.
 
         Raises:
-            SbError: The snapshot has no such array, or its bytes do not fit its shape.
+            SbError: The snapshot has no such array, it cannot be read, or its bytes do not fit its
+                shape.
         """
         rows = []
         if "arrays" in self.manifest.table_counts:
-            rows = self.query(
-                "select dtype, shape, data from arrays where name = $name", {"name": name}
-            )
+            try:
+                rows = self.query(
+                    "select dtype, shape, data from arrays where name = $name", {"name": name}
+                )
+            except duckdb.Error as error:
+                raise SbError(
+                    f"array {name!r} of snapshot {self.manifest.number} cannot be read:"
+                    f" {_first_line(error)}",
+                    fix="Run `sb refresh`.",
+                ) from error
         if not rows:
             raise SbError(f"snapshot {self.manifest.number} has no array {name!r}")
         dtype, shape, data = rows[0]

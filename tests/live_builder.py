@@ -31,6 +31,27 @@ KIND_OF = {"commit": "skill", "review": "skill", "Bash": "tool", "mcp__db__query
 same = partial(isclose, rel_tol=1e-9, abs_tol=1e-9)
 
 
+ODD_TEXTS = [
+    "garbage",
+    "",
+    "now",
+    "12:30",
+    "2026-13-45",
+    "2026-02-30T10:00:00.000000+00:00",
+    "2026-11-22T24:00:00.000000+00:00",
+    "2026-11-22T12:61:00.000000+00:00",
+    "2026-11-22T11:50:00Z",
+    "2026-11-22 11:50:00",
+    "2026-11-22T11:50:00",
+    "2026-11-22T11:50:00.5+02:00",
+    "2026-11-22",
+    "0000-01-01T00:00:00.000000+00:00",
+    "9999-12-31T23:00:00.000000+00:00",
+    "2461367.5",
+]
+"""Times as other tools may write them, most of them none."""
+
+
 @dataclass(frozen=True)
 class Event:
     """One invocation as a test thinks of it."""

@@ -14,17 +14,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb_pipelines.defs.predictor_totals import fold_totals
-from sb_pipelines.resources import set_watermark
 from sb_pipelines.training import features
-from sb_serving import predict, sql, times
+from sb_serving import known, predict, times
 from sb_serving.demo import DemoPlan, invocations
 from sb_serving.errors import SbError
 from sb_serving.events import Invocation
-from sb_serving.snapshot import Snapshot, publish
+from sb_serving.snapshot import Snapshot
 from sb_serving.stats import success
-from sb_serving.store import Store, reader
+from sb_serving.store import Store
 from tests.builders import SESSION_BUDDY_INSERT, new_store
+from tests.known_builder import snapshot_of, warehouse_of
 from tests.runs import Columns, history_of
 
 END = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -187,33 +186,6 @@ def insert(store: Store, runs: list[Invocation], begin: int, end: int) -> None:
         )
 
 
-def warehouse_of(store: Store, connection: duckdb.DuckDBPyConnection) -> int:
-    """Make the warehouse's tables in a connection and fill `events`; returns the watermark."""
-    connection.execute("set TimeZone = 'UTC'")
-    connection.execute(sql.load("warehouse/schema.sql"))
-    top = reader.max_id(store.connection)
-    with reader.arrow_events(store.path, 0, top) as arriving:  # noqa: F841 (found by name)
-        connection.execute(
-            f"insert into events {sql.load('warehouse/events.sql')}", {"after": 0, "until": top}
-        )
-    return top
-
-
-def snapshot_of(store: Store, folder: Path) -> Snapshot:
-    top = reader.max_id(store.connection)
-
-    def build(connection: duckdb.DuckDBPyConnection) -> None:
-        warehouse_of(store, connection)
-        set_watermark(connection, "events", top, None)
-        fold_totals(connection)
-        connection.execute("drop table events")
-
-    path = publish(
-        build, folder, watermark_id=top, watermark_at=END, published_at=END, code_version="test"
-    )
-    return Snapshot.open(path, int(path.stem))
-
-
 @dataclass
 class Replayed:
     """One moment: what training counted for it, and what a live call counts."""
@@ -234,16 +206,18 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> list[Replayed]:
     moments = [row for row in np.argsort(asked, kind="stable").tolist() if row % 11 == 0][20:]
     found = []
     snapshot: Snapshot | None = None
+    carried = known.Known()
     with new_store(folder) as store:
         inserted = 0
         for number, row in enumerate(moments):
-            known = int(np.searchsorted(history.known_at, asked[row], side="left"))
-            insert(store, runs, inserted, known)
-            inserted = known
+            ended = int(np.searchsorted(history.known_at, asked[row], side="left"))
+            insert(store, runs, inserted, ended)
+            inserted = ended
             if number % 30 == 0:  # the snapshot stays behind until the next one
                 if snapshot:
                     snapshot.close()
                 snapshot = snapshot_of(store, folder / "snapshots")
+                totals = known.Totals.load(snapshot)
             run = runs[row]
             question = predict.Question(
                 skill_name=run.skill_name,
@@ -255,8 +229,7 @@ def replayed(tmp_path_factory: pytest.TempPathFactory) -> list[Replayed]:
                 agent_version=run.agent_version or "",
                 model=run.model or "",
             )
-            assert snapshot is not None
-            live = predict.live_counts(store.connection, snapshot, question)
+            live = carried.counts(store.connection, totals, question)
             expected = {key: int(column[row]) for key, column in history.counts.items()}
             found.append(Replayed(row, expected, live))
     if snapshot:

@@ -31,6 +31,7 @@ from tests.builders import invocation
 from tests.live_builder import (
     KIND_OF,
     NOW,
+    ODD_TEXTS,
     At,
     Event,
     World,
@@ -235,26 +236,6 @@ def test_a_snapshot_of_another_log_is_not_added(
         f"snapshot 1 covers rows up to 9, but {world.live.path} ends at 1: it is of another log;"
         " totals are counted without it"
     ]
-
-
-ODD_TEXTS = [
-    "garbage",
-    "",
-    "now",
-    "12:30",
-    "2026-13-45",
-    "2026-02-30T10:00:00.000000+00:00",
-    "2026-11-22T24:00:00.000000+00:00",
-    "2026-11-22T12:61:00.000000+00:00",
-    "2026-11-22T11:50:00Z",
-    "2026-11-22 11:50:00",
-    "2026-11-22T11:50:00",
-    "2026-11-22T11:50:00.5+02:00",
-    "2026-11-22",
-    "0000-01-01T00:00:00.000000+00:00",
-    "9999-12-31T23:00:00.000000+00:00",
-    "2461367.5",
-]
 
 
 def test_a_row_counts_where_the_warehouse_counts_it(world: World) -> None:

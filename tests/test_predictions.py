@@ -74,7 +74,7 @@ def test_a_run_recorded_since_counts_at_once(tmp_path: Path, place: Place, now: 
     """Three failures in this session, after the snapshot: the chance falls."""
     shutil.copytree(place.folder, tmp_path / "copy")
     side = open_live(tmp_path / "copy/skills.db")
-    held = kept.Kept(success.load_predictor)
+    held = success.Memory()
     question = predict.Question(SKILL, NOW, session_id="mine")
     before = success.success_prediction(side, held, question)
     with Store.open(tmp_path / "copy/skills.db") as store:
@@ -191,6 +191,47 @@ def test_a_bad_model_is_refused_and_the_one_before_serves_on(place: Place, tmp_p
     assert held.of(again).refused is None
     for snapshot in (good, again):
         snapshot.close()
+
+
+def test_damaged_totals_are_refused_and_the_ones_before_serve_on(
+    place: Place, tmp_path: Path, now: None
+) -> None:
+    """With the runs since those, so that the counts are right all the same."""
+    shutil.copytree(place.folder, tmp_path / "copy")
+    folder = tmp_path / "copy/snapshots"
+    side = open_live(tmp_path / "copy/skills.db")
+    memory = success.Memory()
+    question = predict.Question(SKILL, NOW)
+    before = success.success_prediction(side, memory, question)
+
+    def spoilt(connection: duckdb.DuckDBPyConnection) -> None:
+        connection.execute(f"attach '{sorted(folder.iterdir())[-1]}' as good (read_only)")
+        for (table,) in connection.execute(
+            "select table_name from duckdb_tables() where database_name = 'good'"
+            " and table_name <> 'manifest'"
+        ).fetchall():
+            connection.execute(f"create table {table} as from good.{table}")
+        connection.execute("update predictor_totals set completed = n + 1")
+
+    good = side.snapshots.current
+    assert good is not None
+    publish_snapshot(
+        spoilt,
+        folder,
+        watermark_id=good.manifest.watermark_id,
+        watermark_at=NOW,
+        published_at=NOW,
+        code_version="test",
+    )
+    assert side.snapshots.poll()
+    after = success.success_prediction(side, memory, question)
+    assert after.refused is not None
+    assert "predictor_totals of snapshot" in after.refused
+    assert after.refused in after.message
+    assert (after.probability, after.reasons) == (before.probability, before.reasons)
+    with pytest.raises(SbError, match="predictor_totals of snapshot"):
+        success.success_prediction(side, success.Memory(), question)
+    side.close()
 
 
 # --- recommendations ------------------------------------------------------------------------------

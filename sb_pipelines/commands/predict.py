@@ -39,7 +39,6 @@ def command(
     """Say how likely SKILL is to complete if it starts now, and why."""
     from sb_serving import times
     from sb_serving.answers import success
-    from sb_serving.kept import Kept
     from sb_serving.live import Live
     from sb_serving.snapshot import SnapshotHolder
 
@@ -55,7 +54,7 @@ def command(
         agent_version=agent_version,
         model=model,
     )
-    found = success.success_prediction(live, Kept(success.load_predictor), question)
+    found = success.success_prediction(live, success.Memory(), question)
     if as_json:
         options.print_json(found.model_dump())
         return

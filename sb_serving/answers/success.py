@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from sb_serving import times
 from sb_serving.answers.published import published, unknown_skill
 from sb_serving.errors import SbError
-from sb_serving.kept import Held, Kept
+from sb_serving.kept import Kept
+from sb_serving.known import Known, Totals
 from sb_serving.models import PredictionReason, SuccessPrediction
-from sb_serving.predict import Prediction, Predictor, Question, live_counts
+from sb_serving.predict import Prediction, Predictor, Question
 
 if TYPE_CHECKING:
     from sb_serving.live import Live
@@ -29,14 +30,23 @@ def load_predictor(snapshot: Snapshot) -> Predictor:
     return Predictor.load(snapshot.array)
 
 
+class Memory:
+    """What is held from one answer to the next: the model, the totals, the runs of the last day."""
+
+    def __init__(self) -> None:
+        self.model = Kept(load_predictor)
+        self.totals = Kept(Totals.load)
+        self.known = Known()
+
+
 def success_prediction(
-    live: Live, kept: Kept[Predictor], question: Question, *, reasons: int | None = None
+    live: Live, memory: Memory, question: Question, *, reasons: int | None = None
 ) -> SuccessPrediction:
     """The chance that a run completes, with its interval and its reasons.
 
     Args:
         live: The live side.
-        kept: Loads the model with `load_predictor`.
+        memory: The caller's, for one live side.
         question: The run; its user as recorded.
         reasons: Most reasons to give; None gives all.
 
@@ -45,20 +55,21 @@ def success_prediction(
             read.
     """
     with published(live, "model_registry", command=COMMAND) as table:
-        held = kept.of(table.snapshot)
-        if held.value is None:
-            raise SbError(str(held.refused))
+        held, totals = memory.model.of(table.snapshot), memory.totals.of(table.snapshot)
+        if held.value is None or totals.value is None:
+            raise SbError(str(held.refused or totals.refused))
         with live.reading() as reading:
-            counts = live_counts(reading.connection, table.snapshot, question)
+            counts = memory.known.counts(reading.connection, totals.value, question, reading.file)
         if not counts["skill_n"]:
             raise unknown_skill(
                 table.snapshot, question.skill_name, "has no run whose outcome is known yet"
             )
         found = held.value.predict(counts)
+        refused = held.refused or totals.refused
         shown = found.reasons[:reasons]
         return SuccessPrediction(
             timestamp=times.to_utc_text(question.at),
-            message=_message(question.skill_name, found, held),
+            message=_message(question.skill_name, found, refused),
             skill_name=question.skill_name,
             probability=found.probability,
             probability_low=found.low,
@@ -79,13 +90,13 @@ def success_prediction(
             ),
             model_version=held.value.version,
             model_snapshot=held.snapshot,
-            refused=held.refused,
+            refused=refused,
             truncated=len(shown) < len(found.reasons),
             omitted=len(found.reasons) - len(shown),
             source=table.source(
                 ("predictor_totals", "arrays", "skill_invocation", "skill_user_interactions"),
                 "sql/training/live_totals.sql",
-                "predict.live_counts",
+                "known.Known",
                 "stats.success.features",
             ),
         )
@@ -124,7 +135,7 @@ def asked(
     return Question(at=at, **texts)
 
 
-def _message(skill_name: str, found: Prediction, held: Held[Predictor]) -> str:
+def _message(skill_name: str, found: Prediction, refused: str | None) -> str:
     if found.probability is None:
         text = (
             f"Not enough data to say how likely {skill_name} is to complete: {found.n:,} runs with"
@@ -140,6 +151,6 @@ def _message(skill_name: str, found: Prediction, held: Held[Predictor]) -> str:
             text += " This is the skill's own rate: the trained model was no better."
         else:
             text += f" Most telling: {found.reasons[0].text}."
-    if held.refused:
-        text += f" The newest model is not used: {held.refused}"
+    if refused:
+        text += f" The newest model is not used: {refused}"
     return text

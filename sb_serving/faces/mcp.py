@@ -93,7 +93,7 @@ class Tools:
 
     def __init__(self, live: Callable[[], Live]) -> None:
         self._live = live
-        self._predictor = Kept(success.load_predictor)
+        self._predictor = success.Memory()
         self._recommender = Kept(recommendations.load_recommender)
 
     def get_real_time_metrics(

@@ -1,9 +1,10 @@
--- Counts up to their own watermark for one question: one row per scope and key that has any.
--- All look-ups in one scan, by code, so that the sorted table's zone maps serve them. The codes come
--- as numbers: computed here, they would cost more than the scan.
+-- predictor_totals as a live prediction holds it in memory: by code, so that a look-up is a bisection.
+-- The casts refuse what is no count.
 
-select scope, key, n, completed, decided
+select
+    code,
+    cast(n as UINTEGER) as n,
+    cast(completed as UINTEGER) as completed,
+    cast(decided as UINTEGER) as decided
 from predictor_totals
-where code in (
-    $all, $skill, $previous, $user, $user_skill, $version, $phase, $agent, $model
-)
+order by code

@@ -1,10 +1,10 @@
 -- engine: duckdb (chr, md5_number_upper)
 -- Grain of predictor_totals: one row per scope and key. What the events with $after < id <= $until add
--- to it. A live prediction adds the runs since then (training/live_tail.sql).
+-- to it. A live prediction adds the runs since then (training/live_news.sql).
 -- key        '' for `all`; for `user_skill` the user and the skill, for `version` the skill, the
 --            agent and its version, with chr(31) between them.
--- code       of scope and key, the first eight bytes of an MD5 sum; a look-up compares it first, then scope and key themselves, so
---            that two keys of one code are told apart. Sorted by it: a look-up reads one row group.
+-- code       of scope and key, the first eight bytes of an MD5 sum; a look-up goes by it. Rows that
+--            share one are told apart by scope and key.
 -- decided    completed or failed.
 
 with rows as (

@@ -24,7 +24,6 @@ from sb_pipelines.resources import SkillsDb, Snapshots, Warehouse
 from sb_pipelines.training import fit
 from sb_serving import predict
 from sb_serving.answers import success
-from sb_serving.kept import Kept
 from sb_serving.live import open_live
 from sb_serving.recommend import Recommender
 from sb_serving.snapshot import Snapshot, put_array
@@ -111,7 +110,7 @@ def answers(home: Path, warehouse: Warehouse, learned: fit.Learned) -> list[Row]
     snapshots = Snapshots(folder=str(home / "snapshots"))
     publish.publish(warehouse, snapshots, NOWHERE, NOW)
     side = open_live(home / "skills.db")
-    kept = Kept(success.load_predictor)
+    memory = success.Memory()
     with closing(reader.connect_readonly(home / "skills.db")) as log:
         asked = log.execute(
             "select skill_name, session_id, invoked_at from skill_invocation"
@@ -128,7 +127,7 @@ def answers(home: Path, warehouse: Warehouse, learned: fit.Learned) -> list[Row]
         predict.Question(name, END - timedelta(seconds=place), session_id=session)
         for place, (name, session, _) in enumerate(asked)
     ]
-    whole = median(lambda one: success.success_prediction(side, kept, one), questions)
+    whole = median(lambda one: success.success_prediction(side, memory, one), questions)
     return [
         Row(
             "a forest's score from features",
