@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb_pipelines.training import features
-from sb_serving import known, predict, times
+from sb_serving import known, predict, sql, times
 from sb_serving.demo import DemoPlan, invocations
 from sb_serving.errors import SbError
 from sb_serving.events import Invocation
@@ -267,6 +267,19 @@ def test_the_warehouse_gives_the_same_history(tmp_path: Path) -> None:
         assert np.array_equal(found.counts[key], column), key
     assert np.array_equal(found.known_at, expected.known_at)
     assert np.array_equal(found.completed, expected.completed)
+
+
+def test_the_session_of_a_run_is_not_found_by_looking_at_all_of_them(tmp_path: Path) -> None:
+    """A million runs took eight minutes, as the plan compared each with each."""
+    runs = log_of(300)
+    with new_store(tmp_path) as store, duckdb.connect() as connection:
+        insert(store, runs, 0, len(runs))
+        warehouse_of(store, connection)
+        features.from_warehouse(connection)
+        asked = sql.load("training/asked.sql")
+        plan = str(connection.execute(f"explain {asked}", {"every": 1}).fetchall())
+    assert "Asof Join" in plan
+    assert "Nested Loop" not in plan
 
 
 # --- leaks --------------------------------------------------------------------------------------
