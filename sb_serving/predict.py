@@ -8,7 +8,7 @@ behind it (`sb_serving.known`), what a feature is and how the model weighs it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -21,7 +21,6 @@ from sb_serving.errors import SbError
 from sb_serving.stats.intervals import wilson
 from sb_serving.stats.success import (
     FEATURES,
-    MODEL_ARRAYS,
     Feature,
     Model,
     damaged,
@@ -222,18 +221,19 @@ class Predictor:
         return {PREFIX + name: array for name, array in mine.items()}
 
     @classmethod
-    def load(cls, read: Callable[[str], ArrayLike]) -> Predictor:
+    def load(cls, given: Mapping[str, ArrayLike]) -> Predictor:
         """Read what `arrays` gave.
 
         Args:
-            read: Gives an array by name; `Snapshot.array`.
+            given: Arrays by name; `Snapshot.arrays(PREFIX)`.
 
         Raises:
             SbError: There is none, or it is damaged; names the array.
         """
+        arrays = {name.removeprefix(PREFIX): array for name, array in given.items()}
 
         def numbers_of(name: str, size: int) -> Floats:
-            return numbers({name: read(PREFIX + name)}, name, size)
+            return numbers(arrays, name, size)
 
         number = float(numbers_of("choice", 1)[0])
         if number not in range(len(_CHOICES)):
@@ -245,7 +245,6 @@ class Predictor:
         version = int(numbers_of("version", 1)[0])
         if choice != "forest_and_logistic":
             return cls(choice, strength, version=version)
-        arrays = {name: read(PREFIX + name) for name in MODEL_ARRAYS}
         reliability = numbers_of("reliability", 3 * _BINS).reshape(_BINS, 3)
         edge, n, completed = reliability.T
         if (np.diff(edge) < 0).any() or (completed < 0).any() or (completed > n).any():

@@ -7,7 +7,7 @@ choosing the method (`sb_pipelines.training.recommend`), caching and hashing ids
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ Ints = NDArray[np.int64]
 
 LONGEST_ID = 64
 """Bytes of a user id that are kept; a longer one goes by its hash."""
-FORMAT = 1
+FORMAT = 2
 """Version of the arrays' meaning."""
 PREFIX = "user_similarity_"
 """Of the names of its arrays in a snapshot."""
@@ -180,8 +180,8 @@ class Recommender:
         mine: dict[str, NDArray[Any]] = {
             "format": np.array([FORMAT], dtype=np.int32),
             "users": np.frombuffer(self.users.tobytes(), dtype=np.uint8).reshape(-1, width),
-            "indptr": self.matrix.indptr,
-            "indices": self.matrix.indices,
+            "sizes": _small(self.matrix.sizes),
+            "indices": _small(self.matrix.indices),
             "completed": self.completed,
             "decided": self.decided,
             "completion": self.completion,
@@ -190,19 +190,21 @@ class Recommender:
         return {PREFIX + name: array for name, array in mine.items()}
 
     @classmethod
-    def load(cls, skills: Sequence[str], read: Callable[[str], ArrayLike]) -> Recommender:
+    def load(cls, skills: Sequence[str], given: Mapping[str, ArrayLike]) -> Recommender:
         """Read what `arrays` gave.
 
         Args:
             skills: Names by number.
-            read: Gives an array by name; `Snapshot.array`.
+            given: Arrays by name; `Snapshot.arrays(PREFIX)`.
 
         Raises:
             SbError: One is missing, damaged or of another version; names it.
         """
 
         def array(name: str, kind: str, *shape: int) -> NDArray[Any]:
-            found = np.asarray(read(PREFIX + name))
+            if PREFIX + name not in given:
+                raise _damaged(f"there is no array {PREFIX + name!r}")
+            found = np.asarray(given[PREFIX + name])
             fits = len(shape) == found.ndim and all(
                 size in (-1, has) for size, has in zip(shape, found.shape, strict=True)
             )
@@ -216,7 +218,12 @@ class Recommender:
         if version[0] != FORMAT:
             raise _damaged(f"its format is {version[0]}, this program reads {FORMAT}")
         size = len(skills)
-        matrix = UserSkills.from_arrays(array("indptr", "iu", -1), array("indices", "iu", -1), size)
+        sizes = array("sizes", "u", -1)
+        if len(sizes) and sizes.max() > size:
+            raise _damaged(f"a user has {sizes.max()} of {size} skills")
+        starts = np.zeros(len(sizes) + 1, dtype=np.int64)
+        np.cumsum(sizes, out=starts[1:])
+        matrix = UserSkills.from_arrays(starts, array("indices", "u", -1), size)
         table = np.ascontiguousarray(array("users", "u", len(matrix.sizes), -1))
         if table.dtype != np.uint8 or not 1 <= table.shape[1] <= LONGEST_ID:
             raise _damaged(f"users is of type {table.dtype} and width {table.shape[1]}")
@@ -235,6 +242,11 @@ class Recommender:
         return cls(
             skills, users, matrix, completed, decided, completion, weights if weights.size else None
         )
+
+
+def _small(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Whole numbers from 0 on in as few bytes each as they need: reading them takes longest."""
+    return numbers.astype(np.min_scalar_type(int(numbers.max(initial=0))))
 
 
 def user_key(user_id: str) -> bytes:

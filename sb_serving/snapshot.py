@@ -266,7 +266,7 @@ class Snapshot:
     """One open snapshot.
 
     What its attributes hold is in memory and stays readable after it was closed; `query` and
-    `array` need it pinned (`SnapshotHolder.pin`).
+    `arrays` need it pinned (`SnapshotHolder.pin`).
 
     Attributes:
         manifest: What it says about itself.
@@ -354,38 +354,39 @@ class Snapshot:
                 raise SbError(f"{name} of snapshot {self.manifest.number} has unknown values")
         return found
 
-    def array(self, name: str) -> NDArray[Any]:
-        """Read an array that `put_array` stored; it is read-only.
+    def arrays(self, prefix: str) -> dict[str, NDArray[Any]]:
+        """Read the arrays whose names begin so, by name; they are read-only.
+
+        All in one pass: DuckDB reads past the large ones for each that is asked for by itself.
 
         Raises:
-            SbError: The snapshot has no such array, it cannot be read, or its bytes do not fit its
-                shape.
+            SbError: They cannot be read, or the bytes of one do not fit its shape.
         """
-        rows = []
-        if "arrays" in self.manifest.table_counts:
-            try:
-                rows = self.query(
-                    "select dtype, shape, data from arrays where name = $name", {"name": name}
-                )
-            except duckdb.Error as error:
-                raise SbError(
-                    f"array {name!r} of snapshot {self.manifest.number} cannot be read:"
-                    f" {_first_line(error)}",
-                    fix="Run `sb refresh`.",
-                ) from error
-        if not rows:
-            raise SbError(f"snapshot {self.manifest.number} has no array {name!r}")
-        dtype, shape, data = rows[0]
+        if "arrays" not in self.manifest.table_counts:
+            return {}
         try:
-            kind = np.dtype(str(dtype))
-            if kind.kind not in _ARRAY_KINDS:
-                raise ValueError(f"dtype {kind}")
-            return np.frombuffer(data, dtype=kind).reshape(shape)
-        except (TypeError, ValueError) as error:
-            raise SbError(
-                f"array {name!r} of snapshot {self.manifest.number} is damaged: {error}",
-                fix="Run `sb refresh`.",
-            ) from error
+            rows = self.query(
+                "select name, dtype, shape, data from arrays where starts_with(name, $prefix)",
+                {"prefix": prefix},
+            )
+        except duckdb.Error as error:
+            raise self._damaged(f"{prefix}*", _first_line(error)) from error
+        found = {}
+        for name, dtype, shape, data in rows:
+            try:
+                kind = np.dtype(str(dtype))
+                if kind.kind not in _ARRAY_KINDS:
+                    raise ValueError(f"dtype {kind}")
+                found[name] = np.frombuffer(data, dtype=kind).reshape(shape)
+            except (TypeError, ValueError) as error:
+                raise self._damaged(name, str(error)) from error
+        return found
+
+    def _damaged(self, name: str, problem: str) -> SbError:
+        return SbError(
+            f"array {name!r} of snapshot {self.manifest.number} is damaged: {problem}",
+            fix="Run `sb refresh --models`.",
+        )
 
     def close(self) -> None:
         """Close the file."""

@@ -17,7 +17,7 @@ from sb_pipelines.training import evaluate, features, fit
 from sb_serving import sql
 from sb_serving.demo import DemoPlan, chunks
 from sb_serving.errors import SbError
-from sb_serving.predict import Predictor
+from sb_serving.predict import PREFIX, Predictor
 from sb_serving.snapshot import Snapshot, publish, put_array
 from sb_serving.stats import success
 from tests.runs import Columns, events_of, history_of
@@ -325,7 +325,7 @@ def test_a_snapshot_gives_the_predictor_back(
     learned: fit.Learned, history: features.History, tmp_path: Path
 ) -> None:
     snapshot = stored(learned.predictor.arrays(), tmp_path)
-    again = Predictor.load(snapshot.array)
+    again = Predictor.load(snapshot.arrays(PREFIX))
     rows = history.rows(np.arange(500))
     assert np.array_equal(again.probability(rows), learned.predictor.probability(rows))
     counts = {name: int(column[2_999]) for name, column in history.counts.items()}
@@ -336,11 +336,8 @@ def test_a_snapshot_gives_the_predictor_back(
 @pytest.mark.parametrize("choice", ["shrunk_rate", "not_enough_data"])
 def test_a_predictor_without_model_comes_back(choice: Any) -> None:
     arrays = Predictor(choice, 31.5).arrays()
-    again = Predictor.load(arrays.__getitem__)
+    again = Predictor.load(arrays)
     assert (again.choice, again.strength, again.model) == (choice, 31.5, None)
-
-
-PREFIX = "success_predictor_"
 
 
 @pytest.mark.parametrize(
@@ -366,7 +363,7 @@ def test_a_damaged_predictor_is_refused_by_name(
     arrays = dict(learned.predictor.arrays())
     arrays[PREFIX + name] = change(np.array(arrays[PREFIX + name]))
     with pytest.raises(SbError, match=message):
-        Predictor.load(arrays.__getitem__)
+        Predictor.load(arrays)
 
 
 # --- the operation ------------------------------------------------------------------------------

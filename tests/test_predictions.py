@@ -13,6 +13,7 @@ import pytest
 
 from sb_pipelines import cli
 from sb_serving import analytics, kept, predict, sql, times
+from sb_serving import recommend as similar
 from sb_serving.answers import recommendations, success
 from sb_serving.errors import SbError
 from sb_serving.faces.mcp import Tools
@@ -132,16 +133,20 @@ def test_before_a_training_the_answer_says_what_to_run(tmp_path: Path) -> None:
 # --- a damaged model ------------------------------------------------------------------------------
 
 
-def snapshot_with(folder: Path, arrays: dict[str, Any]) -> Snapshot:
-    """A snapshot of nothing but these arrays; one without type and shape is stored as bytes."""
+def snapshot_with(folder: Path, arrays: dict[str, Any], table: list[str] | None = None) -> Snapshot:
+    """A snapshot of arrays; one that is given as text is stored with such bytes, cut short."""
 
     def build(connection: duckdb.DuckDBPyConnection) -> None:
         connection.execute(sql.load("warehouse/schema.sql"))
         connection.execute("drop table arrays")
         for name, array in arrays.items():
-            put_array(connection, name, array)
-            if name.endswith("choice") and "spoilt" in arrays:
+            put_array(connection, name, np.arange(8) if isinstance(array, str) else array)
+            if isinstance(array, str):
                 connection.execute("update arrays set data = data[:2] where name = ?", [name])
+        for number, name in enumerate(table or []):
+            connection.execute(
+                "insert into user_similarity (skill, skill_name) values (?, ?)", [number, name]
+            )
 
     path = publish_snapshot(
         build, folder, watermark_id=0, watermark_at=NOW, published_at=NOW, code_version="test"
@@ -149,36 +154,59 @@ def snapshot_with(folder: Path, arrays: dict[str, Any]) -> Snapshot:
     return Snapshot.open(path, int(path.stem))
 
 
-def hostile(arrays: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+def hostile_predictor(arrays: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     """Models that must not be served, and what the refusal says."""
     prefix = predict.PREFIX
     loop = np.array(arrays[prefix + "forest_left"])
     loop[0] = 0  # a walk that never ends
-    short = np.array(arrays[prefix + "forest_value"])[:-5]
     far = np.array(arrays[prefix + "forest_feature"])
     far[0] = 10**6
+    short = np.array(arrays[prefix + "forest_value"])[:-5]
     return [
         (arrays | {prefix + "features": np.array([1])}, "trained on other features"),
         (arrays | {prefix + "forest_format": np.array([99])}, "format"),
         (arrays | {prefix + "forest_left": loop}, "left of node 0"),
         (arrays | {prefix + "forest_feature": far}, "asks for feature 1000000"),
-        (
-            arrays | {prefix + "forest_value": short},
-            "shape",
-        ),
-        (arrays | {"spoilt": np.zeros(1)}, "is damaged"),
-        ({}, "has no array"),
+        (arrays | {prefix + "forest_value": short}, "shape"),
+        (arrays | {prefix + "choice": "cut short"}, "is damaged"),
+        ({}, "has no array 'choice'"),
     ]
 
 
-def test_a_bad_model_is_refused_and_the_one_before_serves_on(place: Place, tmp_path: Path) -> None:
-    arrays = dict(place.learned.predictor.arrays())
-    held = kept.Kept(success.load_predictor)
-    good = snapshot_with(tmp_path, arrays)
+def hostile_recommender(arrays: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Likewise for the recommender."""
+    prefix = similar.PREFIX
+    indices, sizes = (np.array(arrays[prefix + name]) for name in ("indices", "sizes"))
+    far, vast = indices.copy(), sizes.astype(np.uint64)
+    far[0] = np.iinfo(far.dtype).max
+    vast[:4] = 2**62  # their sum is 0 in 64 bits
+    return [
+        (arrays | {prefix + "format": np.array([1])}, "its format is 1, this program reads 2"),
+        (arrays | {prefix + "indices": far}, "outside of 0 to"),
+        (arrays | {prefix + "sizes": vast}, "a user has 4611686018427387904 of"),
+        (arrays | {prefix + "indices": indices[:-1]}, "indptr does not run"),
+        (arrays | {prefix + "users": "cut short"}, "is damaged"),
+        (arrays | {prefix + "completion": np.array([0.5])}, "completion is of type"),
+        ({}, "there is no array 'user_similarity_format'"),
+    ]
+
+
+@pytest.mark.parametrize("what", ["predictor", "recommender"])
+def test_bad_arrays_are_refused_and_the_ones_before_serve_on(
+    place: Place, tmp_path: Path, what: str
+) -> None:
+    loads: dict[str, Any] = {
+        "predictor": (place.learned.predictor, success.load_predictor, hostile_predictor),
+        "recommender": (place.recommender, recommendations.load_recommender, hostile_recommender),
+    }
+    model, load, hostile = loads[what]
+    arrays, names = dict(model.arrays()), list(place.recommender.skills)
+    held = kept.Kept(load)
+    good = snapshot_with(tmp_path, arrays, names)
     first = held.of(good)
     assert (first.refused, first.snapshot) == (None, 1)
     for number, (bad, message) in enumerate(hostile(arrays), start=2):
-        snapshot = snapshot_with(tmp_path, bad)
+        snapshot = snapshot_with(tmp_path, bad, names)
         found = held.of(snapshot)
         assert found.value is first.value, message
         assert found.snapshot == 1
@@ -187,7 +215,7 @@ def test_a_bad_model_is_refused_and_the_one_before_serves_on(place: Place, tmp_p
         assert held.of(snapshot) is found  # looked at once
         snapshot.close()
         assert snapshot.manifest.number == number
-    again = snapshot_with(tmp_path, arrays)
+    again = snapshot_with(tmp_path, arrays, names)
     assert held.of(again).refused is None
     for snapshot in (good, again):
         snapshot.close()

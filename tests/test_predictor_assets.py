@@ -12,7 +12,7 @@ import pytest
 
 from sb_pipelines.defs import events, predictor
 from sb_pipelines.resources import SkillsDb
-from sb_serving import demo
+from sb_serving import demo, predict
 from sb_serving.errors import SbError
 from sb_serving.predict import Predictor
 from sb_serving.recommend import PREFIX, Recommender
@@ -52,7 +52,7 @@ def test_the_ui_sees_scores_reliability_and_importances(place: Place) -> None:
 
 def test_a_snapshot_gives_the_trained_predictor_back(place: Place) -> None:
     snapshot = place.snapshot()
-    again = Predictor.load(snapshot.array)
+    again = Predictor.load(snapshot.arrays(predict.PREFIX))
     assert (again.choice, again.version) == ("forest_and_logistic", 1)
     mine = place.learned.predictor.arrays()
     for name, array in again.arrays().items():
@@ -121,7 +121,7 @@ def test_recommendations_leave_built_in_tools_out(place: Place) -> None:
 def test_a_snapshot_gives_the_recommender_back(place: Place) -> None:
     snapshot = place.snapshot()
     skills = [row["skill_name"] for row in place.rows("from user_similarity order by skill")]
-    again = Recommender.load(skills, snapshot.array)
+    again = Recommender.load(skills, snapshot.arrays(PREFIX))
     users = [bytes(user).decode() for user in place.recommender.users]
     assert len(users) > 3
     for user in (*users, "a stranger"):
@@ -139,7 +139,7 @@ def test_a_snapshot_gives_the_recommender_back(place: Place) -> None:
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("format", lambda a: a + 1, "its format is 2"),
+        ("format", lambda a: a - 1, "its format is 1, this program reads 2"),
         ("users", lambda a: a[:, ::-1], "users do not rise"),
         ("users", lambda a: a[:-1], "users is of type"),
         ("users", lambda a: np.repeat(a, 9, axis=1), "width"),
@@ -147,8 +147,13 @@ def test_a_snapshot_gives_the_recommender_back(place: Place) -> None:
         ("completion", lambda a: a + 1, "completion is no share"),
         ("completion", lambda a: a * np.nan, "not finite"),
         ("weights", lambda a: np.ones((2, 3)), "weights has shape"),
-        ("indices", lambda a: a + 10**6, "the user-skill matrix is damaged"),
-        ("indptr", lambda a: a[:-1], "the user-skill matrix is damaged"),
+        ("indices", lambda a: a + 100, "the user-skill matrix is damaged"),
+        ("indices", lambda a: a[:-3], "the user-skill matrix is damaged"),
+        ("indices", lambda a: a.astype(np.float64), "indices is of type float64"),
+        ("sizes", lambda a: a[:-1], "the user-skill matrix is damaged"),
+        ("sizes", lambda a: a[::-1], "the user-skill matrix is damaged"),
+        ("sizes", lambda a: a.astype(np.uint64) + 2**62, "a user has 46116860184273879"),
+        ("sizes", lambda a: a.astype(np.int64), "sizes is of type int64"),
     ],
 )
 def test_damaged_recommendations_are_refused_by_name(
@@ -157,7 +162,7 @@ def test_damaged_recommendations_are_refused_by_name(
     arrays = place.recommender.arrays()
     arrays[PREFIX + name] = change(np.array(arrays[PREFIX + name]))
     with pytest.raises(SbError, match=message):
-        Recommender.load(place.recommender.skills, arrays.__getitem__)
+        Recommender.load(place.recommender.skills, arrays)
 
 
 def test_ids_of_any_length_are_found(place: Place) -> None:

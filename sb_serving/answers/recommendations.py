@@ -11,7 +11,7 @@ from sb_serving.answers.published import published
 from sb_serving.errors import SbError
 from sb_serving.kept import Held, Kept
 from sb_serving.models import CollaborativeRecommendations, SkillSuggestion
-from sb_serving.recommend import Recommender
+from sb_serving.recommend import PREFIX, Recommender
 
 if TYPE_CHECKING:
     from sb_serving.answers.published import Published
@@ -28,7 +28,7 @@ def load_recommender(snapshot: Snapshot) -> Recommender:
         SbError: It is missing, damaged or of another version.
     """
     skills = [row["skill_name"] for row in snapshot.rows(sql.load("answers/similarity_skills.sql"))]
-    return Recommender.load(skills, snapshot.array)
+    return Recommender.load(skills, snapshot.arrays(PREFIX))
 
 
 def held_recommender(

@@ -11,7 +11,7 @@ from sb_serving.errors import SbError
 from sb_serving.kept import Kept
 from sb_serving.known import Known, Totals
 from sb_serving.models import PredictionReason, SuccessPrediction
-from sb_serving.predict import Prediction, Predictor, Question
+from sb_serving.predict import PREFIX, Prediction, Predictor, Question
 
 if TYPE_CHECKING:
     from sb_serving.live import Live
@@ -27,7 +27,7 @@ def load_predictor(snapshot: Snapshot) -> Predictor:
     Raises:
         SbError: It is missing, damaged or of another version.
     """
-    return Predictor.load(snapshot.array)
+    return Predictor.load(snapshot.arrays(PREFIX))
 
 
 class Memory:

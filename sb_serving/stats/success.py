@@ -28,7 +28,6 @@ from sb_serving.stats.forest import Forest
 __all__ = [
     "COUNTS",
     "FEATURES",
-    "MODEL_ARRAYS",
     "SESSION",
     "Explained",
     "Feature",
@@ -396,16 +395,3 @@ def numbers(arrays: Mapping[str, ArrayLike], name: str, size: int) -> Floats:
         raise damaged(f"{name} is no {size} finite numbers")
     return array.astype(np.float64)
 
-
-MODEL_ARRAYS = (
-    *(f"forest_{name}" for name in ("format", "feature", "threshold", "left", "right")),
-    "forest_value",
-    "forest_roots",
-    "features",
-    "linear_mean",
-    "linear_weight",
-    "linear_intercept",
-    "share",
-    "calibration",
-)
-"""The names in `Model.arrays`."""

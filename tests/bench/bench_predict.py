@@ -25,7 +25,7 @@ from sb_pipelines.training import fit
 from sb_serving import predict
 from sb_serving.answers import success
 from sb_serving.live import open_live
-from sb_serving.recommend import Recommender
+from sb_serving.recommend import PREFIX, Recommender
 from sb_serving.snapshot import Snapshot, put_array
 from sb_serving.snapshot import publish as publish_snapshot
 from sb_serving.stats import similarity
@@ -193,11 +193,10 @@ def users(count: int, bar: float, folder: Path) -> list[Row]:
     )
     snapshot = Snapshot.open(path, int(path.stem))
     took = time.perf_counter()
-    Recommender.load(names, snapshot.array)
+    Recommender.load(names, snapshot.arrays(PREFIX))
     took = time.perf_counter() - took
     plain = time.perf_counter()
-    for name in recommender.arrays():
-        snapshot.array(name)
+    snapshot.arrays(PREFIX)
     plain = time.perf_counter() - plain
     snapshot.close()
     return [
