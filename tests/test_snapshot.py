@@ -413,7 +413,7 @@ def swap_under_readers(folder: Path, swaps: int) -> int:
     served.mkdir()
     (folder / "ready" / "000001.duckdb").rename(served / "000001.duckdb")
     holder = SnapshotHolder(served)
-    descriptors = _open_files()
+    descriptors = _open_files(folder)
     stop = threading.Event()
     readings: SimpleQueue[int | BaseException] = SimpleQueue()
 
@@ -454,10 +454,10 @@ def swap_under_readers(folder: Path, swaps: int) -> int:
         assert isinstance(readings.get(), int)
         made += 1
     assert holder.refused == ()
-    assert len(_open_files()) == len(descriptors)
-    assert sum("duckdb" in name for name in _open_files()) == 1
+    assert len(_open_files(folder)) == len(descriptors)
+    assert sum("duckdb" in name for name in _open_files(folder)) == 1
     holder.close()
-    assert not any("duckdb" in name for name in _open_files())
+    assert not any("duckdb" in name for name in _open_files(folder))
     return made
 
 
@@ -466,18 +466,21 @@ def test_swaps_under_readers_drop_and_tear_nothing(folder: Path) -> None:
     swap_under_readers(folder, 10)
 
 
-def _open_files() -> list[str]:
-    """What this process has open, by name; where the system tells."""
-    folder = Path("/proc/self/fd")
-    if not folder.exists():
+def _open_files(folder: Path) -> list[str]:
+    """What this process has open in a folder, by name; where the system tells.
+
+    Not in others: tests before this one may leave files open until they are collected.
+    """
+    descriptors = Path("/proc/self/fd")
+    if not descriptors.exists():
         pytest.skip("needs /proc/self/fd")
     names = []
-    for entry in list(folder.iterdir()):
+    for entry in list(descriptors.iterdir()):
         try:
             names.append(str(entry.readlink()))
         except OSError:
             continue  # the descriptor of the listing itself
-    return names
+    return [name for name in names if name.startswith(str(folder.resolve()))]
 
 
 def test_a_pinned_snapshot_stays_open_until_its_reader_leaves(folder: Path) -> None:

@@ -394,4 +394,3 @@ def numbers(arrays: Mapping[str, ArrayLike], name: str, size: int) -> Floats:
     if array.shape != (size,) or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
         raise damaged(f"{name} is no {size} finite numbers")
     return array.astype(np.float64)
-
