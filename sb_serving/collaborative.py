@@ -85,12 +85,17 @@ class CollaborativeFilteringEngine:
 
         return self._cached(find, "similar", user, min_common_skills, limit)
 
-    def recommend_from_similar_users(self, user_id: str, limit: int = 5) -> list[dict[str, Any]]:
+    def recommend_from_similar_users(
+        self, user_id: str, limit: int = 5, min_common_skills: int = 1
+    ) -> list[dict[str, Any]]:
         """Skills that would suit a user; see `answers.recommendations`.
 
         Args:
             user_id: A name or its hash.
             limit: Most skills to return, 1 to 200.
+            min_common_skills: Least number of skills that a neighbour shares, at least 1. The
+                predecessor's 3 leaves a user of two skills without neighbours. Without meaning
+                where `method` is `skills_used_together`.
 
         Returns:
             `skill_name`, `score`, `completion_rate`, `n`, `source`, `method`, `reason`; best first.
@@ -99,14 +104,20 @@ class CollaborativeFilteringEngine:
             SbError: A value is out of range, or nothing was computed yet.
         """
         user = self._live.user(user_id)
+        _at_least_one(min_common_skills=min_common_skills)
 
         def find() -> list[dict[str, Any]]:
             found = recommendations.collaborative_recommendations(
-                self._live, self._kept, user, limit, shown_as=user
+                self._live,
+                self._kept,
+                user,
+                limit,
+                shown_as=user,
+                min_common_skills=min_common_skills,
             )
             return [one.model_dump() for one in found.recommendations]
 
-        return self._cached(find, "recommend", user, limit)
+        return self._cached(find, "recommend", user, limit, min_common_skills)
 
     def get_user_skill_profile(self, user_id: str) -> dict[str, Any]:
         """What a user has done, from the event store.

@@ -401,9 +401,10 @@ class SkillSuggestion(Row):
     skill_name: str
     score: float = Field(description="What the list is sorted by; comparable within one list.")
     completion_rate: float | None = Field(
-        description="completed / (completed + failed) of all users' runs, shrunk."
+        description="completed / (completed + failed) of all users' runs, shrunk; null where fewer"
+        " than five of several users use it."
     )
-    n: int = Field(description="completed + failed.")
+    n: int = Field(description="completed + failed; 0 where the rate is null.")
     source: str = Field(description="collaborative_filtering or global_popularity.")
     method: str = Field(description="similar_users, skills_used_together or popular.")
     reason: str = Field(description="Why, in words.")

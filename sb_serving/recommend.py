@@ -55,8 +55,9 @@ class Suggestion:
         skill_name: The skill.
         score: What the list is sorted by; comparable within one list only.
         completion_rate: completed / (completed + failed) of its runs by all users, shrunk; None
-            while no outcome of any skill is known.
-        n: Completed plus failed runs behind the rate.
+            while no outcome of any skill is known, and where fewer than `similarity.FEWEST` of
+            several users use it.
+        n: Completed plus failed runs behind the rate; 0 where that is None.
         source: Whether it comes from what others like the user do, or from what everybody does.
         method: How it was found.
         reason: Why, in words.
@@ -135,32 +136,39 @@ class Recommender:
             )
         ]
 
-    def suggest(self, user_id: str, used: Sequence[str], *, k: int) -> list[Suggestion]:
+    def suggest(
+        self, user_id: str, used: Sequence[str], *, k: int, least: int = 1
+    ) -> list[Suggestion]:
         """Skills that suit a user, best first; never one that the user has used.
 
         Args:
             user_id: The user; an unknown one gets what is popular.
             used: The user's skills by name.
             k: Most skills to return.
+            least: Least number of skills that a neighbour shares; without meaning for EASE.
         """
         found = similarity.recommend(
             self.matrix,
             self._numbers(used),
             self.completion,
             k=k,
+            min_shared=least,
             weights=self.weights,
             leave_out=self.user(user_id),
         )
-        known = bool(self.decided.any())
+        fewest = similarity.FEWEST if len(self.users) > 1 else 1
+        told = (self.matrix.users >= fewest) & self.decided.any()
         return [
             Suggestion(
                 skill_name=self.skills[one.skill],
                 score=one.score,
-                completion_rate=one.completion_rate if known else None,
-                n=int(self.decided[one.skill]),
+                completion_rate=one.completion_rate if told[one.skill] else None,
+                n=int(self.decided[one.skill]) if told[one.skill] else 0,
                 source=one.source,
                 method=one.method,
-                reason=one.reason(self.skills, int(self.decided[one.skill])),
+                reason=one.reason(
+                    self.skills, int(self.decided[one.skill]) if told[one.skill] else None, fewest
+                ),
             )
             for one in found
         ]

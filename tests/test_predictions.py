@@ -327,6 +327,10 @@ def test_answers_are_copies_for_an_hour_and_few(
     assert len(engine._cache) == 2
     with pytest.raises(SbError, match="min_common_skills = 0"):
         engine.get_similar_users(user, min_common_skills=0)
+    with pytest.raises(SbError, match="min_common_skills = 0"):
+        engine.recommend_from_similar_users(user, 5, min_common_skills=0)
+    far = engine.recommend_from_similar_users(user, limit=3, min_common_skills=1_000)
+    assert "similar_users" not in {one["method"] for one in far}
     with pytest.raises(SbError, match="cache_ttl_seconds = 0"):
         analytics.get_collaborative_engine(place.folder / "skills.db", 0)
 

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sb_pipelines.analyze import analyze
+from sb_pipelines.defs import baselines
 from sb_serving.errors import SbError
+from sb_serving.recommend import Recommender, Suggestion
 from sb_serving.stats import similarity
 from sb_serving.stats.similarity import UserSkills, nearest, recommend
 from tests.runs import events_of
@@ -98,6 +100,47 @@ def test_reasons_say_who_how_often_and_how_many() -> None:
     assert found.reason(names, 310).startswith("goes with skill-0 and skill-1, which you use")
     (found,) = recommend(matrix(sets), [], np.full(12, 0.94), k=1)
     assert found.reason(names, 310) == "10 of 10 users use it, 94% complete, n=310"
+
+
+def test_reasons_tell_nothing_of_single_colleagues() -> None:
+    """The record of one person was once told: 1 of your 1 nearest use it, 50% complete, n=2."""
+    assert similarity.FEWEST == baselines.MIN_USERS
+    names = [f"skill-{number}" for number in range(12)]
+    for count, expected in (
+        (1, "fewer than 5 of your nearest use it"),
+        (5, "5 of your 5 nearest use it"),
+    ):
+        (found,) = recommend(matrix([{0, 1, 5}] * count), [0, 1], np.full(12, 0.5), k=1)
+        assert found.reason(names, None) == expected
+    (found,) = recommend(matrix([{5}] * 4), [], np.full(12, 0.5), k=1)
+    assert found.reason(names, None) == "fewer than 5 users use it"
+    assert found.reason(names, 8, fewest=1) == "4 of 4 users use it, 50% complete, n=8"
+
+
+def test_rates_of_skills_that_few_use_are_not_told() -> None:
+    sets = [{0, 1, 2, 3}, {0, 1, 2}, {0, 1, 2}, {0, 1, 2}, {0, 1, 2}, {0}]
+
+    def suggested(sets: Sets) -> dict[str, Suggestion]:
+        users = np.array([f"{number:032x}".encode() for number in range(len(sets))])
+        ones = np.ones(4, dtype=np.int64)
+        one = Recommender("abcd", users, matrix(sets, 4), ones, 2 * ones, np.full(4, 0.5))
+        return {found.skill_name: found for found in one.suggest("a stranger", "a", k=9)}
+
+    found = suggested(sets)
+    assert (found["c"].completion_rate, found["c"].n) == (0.5, 2)
+    assert found["c"].reason == "5 of your 6 nearest use it, 50% complete, n=2"
+    assert (found["d"].completion_rate, found["d"].n) == (None, 0)
+    assert found["d"].reason == "fewer than 5 of your nearest use it"
+    alone = suggested([{0, 1}])["b"]  # a single user has no colleagues
+    assert alone.reason == "1 of your 1 nearest use it, 50% complete, n=2"
+
+
+def test_neighbours_may_have_to_share_several_skills() -> None:
+    sets = [{0, 1, 5}] * 3 + [{0, 6}] * 9
+    found = recommend(matrix(sets), [0, 1], np.full(12, 0.9), k=1, min_shared=2)
+    assert [one.skill for one in found] == [5]
+    found = recommend(matrix(sets), [0, 1], np.full(12, 0.9), k=1, min_shared=3)
+    assert [(one.skill, one.method) for one in found] == [(6, "popular")]
 
 
 def test_ease_is_ridge_regression_without_the_skill_itself() -> None:

@@ -64,7 +64,13 @@ def skills_used(live: Live, recommender: Recommender, user_id: str, after: int) 
 
 
 def collaborative_recommendations(
-    live: Live, kept: Kept[Recommender], user_id: str, limit: int = 5, *, shown_as: str
+    live: Live,
+    kept: Kept[Recommender],
+    user_id: str,
+    limit: int = 5,
+    *,
+    shown_as: str,
+    min_common_skills: int = 1,
 ) -> CollaborativeRecommendations:
     """Skills that a user does not use, best first, each with its reason.
 
@@ -77,6 +83,7 @@ def collaborative_recommendations(
         user_id: As recorded.
         limit: Most skills to list, 1 to 200.
         shown_as: The user as the caller wrote it.
+        min_common_skills: Least number of skills that a neighbour shares, at least 1.
 
     Raises:
         SbError: A value is out of range, or nothing was computed yet.
@@ -91,7 +98,7 @@ def collaborative_recommendations(
         if not found:
             found = tuple(
                 SkillSuggestion(**asdict(one))
-                for one in recommender.suggest(user_id, used, k=limit)
+                for one in recommender.suggest(user_id, used, k=limit, least=min_common_skills)
             )
         return CollaborativeRecommendations(
             timestamp=table.computed_at,

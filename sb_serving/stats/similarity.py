@@ -23,6 +23,7 @@ from scipy import sparse
 from sb_serving.errors import SbError
 
 __all__ = [
+    "FEWEST",
     "NEAREST",
     "Method",
     "Neighbours",
@@ -49,6 +50,9 @@ REPLAYED = 1_000
 """Users of a replay: the standard error of a share is then about .015."""
 PENALTIES = (50.0, 200.0, 1_000.0)
 """Ridge penalties of EASE that are tried."""
+FEWEST = 5
+"""Where fewer people use a skill, or fewer neighbours, no number of theirs is shown: it would tell
+of single colleagues. The same as for baselines."""
 TOP = 10
 """Places of the list that a replay looks at."""
 LARGEST_CATALOGUE = 4_000
@@ -178,19 +182,24 @@ class Recommendation(NamedTuple):
         """Whether it comes from what others like the user do, or from what everybody does."""
         return "global_popularity" if self.method == "popular" else "collaborative_filtering"
 
-    def reason(self, names: Sequence[str], n: int) -> str:
+    def reason(self, names: Sequence[str], n: int | None, fewest: int = FEWEST) -> str:
         """The reason in words.
 
         Args:
             names: Of the skills, by number.
-            n: Decided runs behind the completion rate.
+            n: Decided runs behind the completion rate; None leaves the rate out.
+            fewest: Least number of people that is told.
         """
-        rate = f"{self.completion_rate:.0%} complete, n={n:,}"
-        if self.method == "similar_users":
-            return f"{self.users} of your {self.of} nearest use it, {rate}"
-        if self.method == "popular":
-            return f"{self.users:,} of {self.of:,} users use it, {rate}"
-        return f"goes with {' and '.join(names[i] for i in self.because)}, which you use, {rate}"
+        if self.method == "skills_used_together":
+            text = f"goes with {' and '.join(names[i] for i in self.because)}, which you use"
+        elif self.users < fewest:
+            whom = "of your nearest" if self.method == "similar_users" else "users"
+            text = f"fewer than {fewest} {whom} use it"
+        elif self.method == "similar_users":
+            text = f"{self.users} of your {self.of} nearest use it"
+        else:
+            text = f"{self.users:,} of {self.of:,} users use it"
+        return text if n is None else f"{text}, {self.completion_rate:.0%} complete, n={n:,}"
 
 
 class Replay(NamedTuple):
@@ -346,6 +355,7 @@ def recommend(
     completion: Floats,
     *,
     k: int = 10,
+    min_shared: int = 1,
     weights: NDArray[np.floating] | None = None,
     leave_out: int | None = None,
 ) -> list[Recommendation]:
@@ -359,6 +369,7 @@ def recommend(
         own: The user's skills by number; negative ones are in no other hands.
         completion: Shrunk completion rate of each skill, shape (n_skills,).
         k: How many at most.
+        min_shared: See `nearest`; neighbours only.
         weights: EASE's; None recommends by neighbours.
         leave_out: The user's own number, if it is in the matrix.
     """
@@ -382,7 +393,7 @@ def recommend(
                 )
             )
     elif len(skills):
-        neighbours = nearest(matrix, skills, leave_out=leave_out)
+        neighbours = nearest(matrix, skills, min_shared=min_shared, leave_out=leave_out)
         scores, users = neighbour_scores(matrix, neighbours)
         found = [
             Recommendation(
