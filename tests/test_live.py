@@ -602,6 +602,36 @@ def test_bare_rows_have_one_meaning(name: str) -> None:
     assert "coalesce(c.kind, 'skill') as kind" in sql.load(f"live/{name}.sql")
 
 
+@pytest.mark.parametrize(
+    "name", ["part_hour", "window_rows", "new_rows", "last_time", "window_details"]
+)
+def test_windows_take_the_rows_that_hours_take(name: str) -> None:
+    """The condition of `skill_hour` is repeated in each query; here they are kept equal."""
+    trigger = sql.load("triggers/trg_skill_hour_after_insert.sql")
+    rule = trigger[trigger.index("strftime('%H'") : trigger.index("begin")].split()
+    own = sql.load(f"live/{name}.sql").replace("i.invoked_at", "invoked_at")
+    assert " ".join(rule).replace("new.invoked_at", "invoked_at") in " ".join(own.split())
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("2026-02-30T10:00:00.000000+00:00", datetime(2026, 3, 1, 0, 20, tzinfo=UTC)),
+        ("2026-11-21T24:00:00.000000+00:00", datetime(2026, 11, 22, 0, 20, tzinfo=UTC)),
+    ],
+)
+def test_a_time_that_is_none_is_in_no_window(world: World, text: str, end: datetime) -> None:
+    """SQLite reads February 30 as March 2; the hours and the warehouse refuse it."""
+    insert_text(world.store.connection, text)
+    for start in (end - timedelta(minutes=40), end - timedelta(hours=30)):
+        with world.live.reading() as reading:
+            assert reading.windows(start, end) == ()
+            assert reading.rows_since(times.to_utc_text(start)) == []
+            assert reading.new_rows(0, times.to_utc_text(start)) == []
+    frame = world.live.tick(end)
+    assert (frame.hour, frame.day, frame.total_invocations) == ((), (), 0)
+
+
 @pytest.mark.parametrize("hour", [datetime(2026, 11, 22, 0, tzinfo=UTC), NOW])
 def test_the_time_may_be_of_any_zone(world: World, hour: datetime) -> None:
     world.add(Event(at=hour))

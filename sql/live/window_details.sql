@@ -14,6 +14,11 @@ with chosen as materialized (
     where i.invoked_at > :after and i.invoked_at <= :until
       and +i.skill_name in (select value from json_each(:skills))
       and strftime('%H', i.invoked_at) is not null
+      and i.invoked_at glob '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
+      and date(substr(i.invoked_at, 1, 10), '+0 days') = substr(i.invoked_at, 1, 10)
+      and (length(i.invoked_at) = 10 or i.invoked_at glob '??????????[ T][0-2][0-9]:*[0-9Z]')
+      and substr(i.invoked_at, 12, 2) <> '24'
+      and i.invoked_at not glob '* [+-]*'
 ),
 placed as (
     select skill_name,
