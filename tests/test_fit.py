@@ -202,6 +202,46 @@ def test_runs_of_one_session_do_not_count_as_many() -> None:
     assert once.low < once.mean
 
 
+@pytest.mark.parametrize("units", [4, 8, 40])
+def test_a_few_sessions_seldom_look_better_by_chance(units: int) -> None:
+    """Forty failures in ten sessions once chose a model that was worse on what came next."""
+    rng = np.random.default_rng(12)
+    unit = np.repeat(np.arange(units), 5)
+    luck = rng.normal(0.0, 0.2, (1_000, units))[:, unit]
+    outcome, p = np.ones(len(unit), dtype=bool), np.full(len(unit), 0.5)
+    chosen = [evaluate.better_by(outcome, p, p * np.exp(-one), unit).low > 0.0 for one in luck]
+    assert np.mean(chosen) < 0.06
+
+
+def test_what_holds_for_one_day_is_not_taken_for_a_rule() -> None:
+    """A storm delayed all flights of a day; each plane counted as evidence of its own."""
+    rng = np.random.default_rng(13)
+    session, day = np.arange(900), np.repeat(np.arange(3), 300)
+    outcome, p = np.ones(900, dtype=bool), np.full(900, 0.5)
+    other = p * np.exp(-rng.normal(0.1, 0.1, 900) - np.array([-0.1, 0.0, 0.4])[day])
+    assert evaluate.better_by(outcome, p, other, session).low > 0.0
+    both = evaluate.better_by(outcome, p, other, session, day)
+    assert both.low == evaluate.better_by(outcome, p, other, day).low < 0.0
+    assert evaluate.better_by(outcome, p, other, np.zeros(900)).low == -np.inf
+
+
+def test_the_regression_says_what_the_skills_rate_says_until_runs_contradict_it() -> None:
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(14)
+    columns = rng.normal(size=(2_000, 3))
+    outcome = rng.random(2_000) < 1 / (1 + np.exp(-columns @ [0.5, -1.0, 0.0] - 1.0))
+    theirs = LogisticRegression(C=fit.LOOSE**2, tol=1e-8, max_iter=1_000).fit(columns, outcome)
+    intercept, weight = fit._logistic(columns, outcome, np.zeros(3))
+    assert weight == pytest.approx(theirs.coef_[0], abs=1e-3)
+    assert intercept == pytest.approx(theirs.intercept_[0], abs=1e-3)
+    usual = np.array([0.0, 0.8, 0.0])
+    _, few = fit._logistic(columns[:10], outcome[:10], usual)
+    _, many = fit._logistic(columns, outcome, usual)
+    assert few == pytest.approx(usual, abs=0.2)
+    assert many[1] < -0.5
+
+
 def test_reliability_holds_every_prediction_once() -> None:
     p = np.array([0.2] * 50 + [0.9] * 49 + [0.95])
     table = evaluate.reliability(p > 0.5, p)
@@ -233,10 +273,10 @@ def test_a_correction_is_used_only_where_it_helps_later() -> None:
     session = np.arange(6_000)
     odds = np.log(truth / (1 - truth))
     bold = 1 / (1 + np.exp(-3 * odds))
-    found = fit.correction(outcome, bold, session, last)
+    found = fit.correction(outcome, bold, last, session)
     assert found is not None
     assert found[1] == pytest.approx(1 / 3, abs=0.05)
-    assert fit.correction(outcome, truth, session, last) is None
+    assert fit.correction(outcome, truth, last, session) is None
 
 
 def test_every_method_is_judged_on_the_same_later_runs(learned: fit.Learned) -> None:

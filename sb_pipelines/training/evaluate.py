@@ -16,6 +16,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 __all__ = ["BINS", "Difference", "Score", "better_by", "losses", "reliability", "scores"]
 
@@ -72,23 +73,36 @@ def losses(completed: Bools, p: Floats) -> Floats:
     return np.asarray(-np.log(np.where(completed, safe, 1.0 - safe)))
 
 
-def better_by(completed: Bools, p: Floats, than: Floats, session: Ints) -> Difference:
+def better_by(completed: Bools, p: Floats, than: Floats, *units: Ints) -> Difference:
     """Compare two sets of predictions of the same runs by log-loss.
 
     Args:
         completed: Outcomes, shape (n,), n > 0.
         p: Predictions of the first, shape (n,).
         than: Predictions of the second, shape (n,).
-        session: Session of each run, shape (n,).
+        units: What shares its luck: a session and, say, a day of each run, shape (n,) each.
 
     Returns:
-        The difference and its one-sided bound, from the spread of the sessions' sums.
+        The difference and its one-sided bound, from the spread of the units' sums; the lowest one
+        where there are several kinds. Few units, or some that outweigh the others, lower it:
+        Student's t, with as many degrees of freedom as there are units of equal weight.
+
+    Source: Satterthwaite, Biometrics Bulletin 2 (1946), 110-114.
     """
     gained = losses(completed, than) - losses(completed, p)
-    _, code = np.unique(session, return_inverse=True)
     mean = float(gained.mean())
-    error = np.sqrt(np.sum(np.bincount(code, gained - mean) ** 2)) / len(gained)
-    return Difference(mean, mean - NormalDist().inv_cdf(LEVEL) * float(error))
+    low = mean
+    for unit in units:
+        _, code = np.unique(unit, return_inverse=True)
+        squares = np.bincount(code, gained - mean) ** 2
+        variance = float(squares.sum())
+        # A single unit says nothing of the spread; its sum of deviations is 0 but for rounding.
+        if len(squares) == 1:
+            return Difference(mean, -np.inf)
+        if variance > 0.0:
+            likely = stdtrit(variance**2 / float((squares**2).sum()), LEVEL)
+            low = min(low, mean - float(likely) * float(np.sqrt(variance)) / len(gained))
+    return Difference(mean, low)
 
 
 def reliability(completed: Bools, p: Floats) -> Floats:

@@ -1,8 +1,8 @@
-"""A fitted forest and logistic regression as the plain model that is served.
+"""A fitted forest as the plain one that is served.
 
 Belongs here: reading scikit-learn's objects, and nothing else that knows their insides. Does not:
-fitting them (`fit`), the form of the arrays and their check (`sb_serving.stats.forest`,
-`sb_serving.stats.success`), storing them (the publish asset, by `Predictor.arrays`).
+fitting them (`fit`), the form of the arrays and their check (`sb_serving.stats.forest`), storing
+them (the publish asset, by `Predictor.arrays`).
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb_serving.stats.forest import FORMAT, LEAF, Forest
-from sb_serving.stats.success import Model
 
 if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
 
-__all__ = ["forest_of", "model_of"]
+__all__ = ["forest_of"]
 
 
 def forest_of(fitted: RandomForestClassifier) -> Forest:
@@ -50,25 +48,3 @@ def forest_of(fitted: RandomForestClassifier) -> Forest:
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
     arrays |= {"roots": np.array(roots), "format": np.array([FORMAT])}
     return Forest.from_arrays(arrays, fitted.n_features_in_)
-
-
-def model_of(
-    trees: RandomForestClassifier,
-    linear: LogisticRegression,
-    mean: NDArray[np.float64],
-    scale: NDArray[np.float64],
-) -> Model:
-    """The model that is served, without correction.
-
-    Args:
-        trees: See `forest_of`.
-        linear: Taught with (basis - mean) / scale.
-        mean: Mean of each column of the basis, shape (B,).
-        scale: What each column was divided by, shape (B,).
-    """
-    return Model(
-        forest=forest_of(trees),
-        mean=mean,
-        weight=linear.coef_[0] / scale,
-        intercept=float(linear.intercept_[0]),
-    )

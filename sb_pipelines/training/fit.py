@@ -8,8 +8,8 @@ measures (`evaluate`).
 The runs are walked through in time. Each block of the later 60 % is predicted by models that were
 taught with what was known when it began, less a gap: a run started too shortly before has an
 outcome only if it ended quickly, and quick runs end differently. On all these predictions together
-the model must beat the skill's own shrunk rate in log-loss, by more than chance gives, or the
-shrunk rate is served.
+the model must beat the skill's own shrunk rate in log-loss, by more than chance gives both between
+sessions and between days, or the shrunk rate is served.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import logit
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from sb_pipelines.training import evaluate, export
 from sb_pipelines.training.features import History
@@ -55,9 +56,16 @@ Never 0 or 1: where the better one fails, on rates it has not seen, the other ho
 TREES, LEAF, DEPTH, TREE_RUNS = 100, 20, 10, 20_000
 """Leaves of 20 runs: with smaller ones a forest breaks down when rates drift. Depth and runs per
 tree bound the size of the forest and the time of an answer."""
+LOOSE = 0.17
+"""Beforehand the logistic regression says what the skill's rate says: each weight is normal around
+that, per standard deviation of its column, with this standard deviation. Hundreds of runs move it
+little, a hundred thousand freely; held more loosely, what holds for a few days is carried on to
+days that contradict it."""
 BLOCK_TREES = 30
 """Enough to judge by: more make a forest a little better, not another one."""
 SHUFFLED_RUNS = 1_000
+_DAY = 86_400_000_000
+SKILL_RATE = next(i for i, feature in enumerate(FEATURES) if feature.name == "skill_rate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +169,8 @@ def learn(history: History, cut: int, *, seed: int = 0) -> Learned:
         cut: Now, microseconds since 1970.
         seed: For the forest and the resampling.
     """
+    if not (history.asked_at < cut).any():
+        return _too_little("no run started before that moment")
     gap = horizon(history.asked_at, history.known_at, cut)
     if gap is None:
         return _too_little("too many outcomes are not known yet")
@@ -192,7 +202,8 @@ def learn(history: History, cut: int, *, seed: int = 0) -> Learned:
         for method in blocks[0].predictions
     }
     share, p[MODEL] = _mixed(outcome, p)
-    gain = evaluate.better_by(outcome, p[MODEL], p["shrunk_rate"], session)
+    units = session, history.asked_at[runs] // _DAY
+    gain = evaluate.better_by(outcome, p[MODEL], p["shrunk_rate"], *units)
     common: dict[str, Any] = {
         "scores": tuple(evaluate.scores(outcome, p, session, seed=seed)),
         "importance": _importance(history, blocks[-1], share, seed),
@@ -212,7 +223,7 @@ def learn(history: History, cut: int, *, seed: int = 0) -> Learned:
     model = teach(rows, history.completed[some], seed, trees=TREES)
     model = replace(model, share=share)
     last = slice(len(runs) - len(blocks[-1].runs), None)
-    found = correction(outcome, p[MODEL], session, last)
+    found = correction(outcome, p[MODEL], last, *units)
     if found:
         model = replace(model, calibration=found)
     table = evaluate.reliability(outcome, corrected(p[MODEL], model.calibration))
@@ -235,12 +246,12 @@ def teach(rows: Floats, completed: Bools, seed: int, *, trees: int) -> Model:
         trees: How many.
     """
     from sklearn.ensemble import RandomForestClassifier
-    from sklearn.linear_model import LogisticRegression
 
-    columns, _ = basis(rows)
+    columns, owner = basis(rows)
     mean, scale = columns.mean(axis=0), columns.std(axis=0)
-    scale[scale < 1e-9] = 1.0  # a column that never varied has weight 0
-    linear = LogisticRegression(max_iter=500).fit((columns - mean) / scale, completed)
+    scale[scale < 1e-9] = 1.0  # a column that never varied adds nothing
+    usual = np.where(owner == SKILL_RATE, scale, 0.0)
+    intercept, weight = _logistic((columns - mean) / scale, completed, usual)
     forest = RandomForestClassifier(
         trees,
         min_samples_leaf=LEAF,
@@ -249,7 +260,7 @@ def teach(rows: Floats, completed: Bools, seed: int, *, trees: int) -> Model:
         random_state=seed,
         n_jobs=1,
     ).fit(rows.astype(np.float32), completed)
-    return export.model_of(forest, linear, mean, scale)
+    return Model(export.forest_of(forest), mean, weight / scale, intercept)
 
 
 def _too_little(reason: str, **known: Any) -> Learned:
@@ -340,14 +351,14 @@ def _mixed(outcome: Bools, p: Mapping[str, Floats]) -> tuple[float, Floats]:
     return min(mixed.items(), key=lambda one: float(evaluate.losses(outcome, one[1]).mean()))
 
 
-def correction(outcome: Bools, p: Floats, session: Ints, last: slice) -> tuple[float, float] | None:
+def correction(outcome: Bools, p: Floats, last: slice, *units: Ints) -> tuple[float, float] | None:
     """Intercept and slope on the log-odds, if they help on a later block than they were taught on.
 
     Args:
         outcome: Outcomes of all blocks in the order of time, shape (n,).
         p: Predictions, shape (n,).
-        session: Session of each run, shape (n,).
         last: The last block among them.
+        units: Session and day of each run, shape (n,) each; see `evaluate.better_by`.
 
     Returns:
         Taught on all blocks; None where the last block is no better with what the earlier ones
@@ -359,7 +370,7 @@ def correction(outcome: Bools, p: Floats, session: Ints, last: slice) -> tuple[f
     if len(set(outcome[earlier].tolist())) < 2:
         return None
     tried = corrected(p[last], _platt(p[earlier], outcome[earlier]))
-    gain = evaluate.better_by(outcome[last], tried, p[last], session[last])
+    gain = evaluate.better_by(outcome[last], tried, p[last], *(unit[last] for unit in units))
     return _platt(p, outcome) if gain.low > 0.0 else None
 
 
@@ -369,6 +380,31 @@ def _platt(p: Floats, completed: Bools) -> tuple[float, float]:
     column = logit(np.clip(p, 1e-6, 1.0 - 1e-6))[:, None]
     fitted = LogisticRegression(C=1e6, max_iter=500).fit(column, completed)
     return float(fitted.intercept_[0]), float(fitted.coef_[0, 0])
+
+
+def _logistic(columns: Floats, completed: Bools, usual: Floats) -> tuple[float, Floats]:
+    """Logistic regression whose weights are held near given ones, not near 0.
+
+    Args:
+        columns: Shape (n, B).
+        completed: Outcomes, shape (n,).
+        usual: The weights that hold unless the runs contradict them, shape (B,).
+
+    Returns:
+        Intercept, and weights of shape (B,): the most likely ones where each weight is normal
+        around its usual one with standard deviation `LOOSE`, and nothing is said of the intercept.
+    """
+
+    def loss(found: Floats) -> tuple[float, Floats]:
+        away = found[1:] - usual
+        seen = found[0] + columns @ found[1:]
+        gap = expit(seen) - completed
+        slope = np.append(gap.sum(), gap @ columns + away / LOOSE**2)
+        value = np.logaddexp(0.0, seen).sum() - seen[completed].sum()
+        return float(value + away @ away / (2.0 * LOOSE**2)), slope
+
+    found = minimize(loss, np.append(0.0, usual), jac=True, method="L-BFGS-B").x
+    return float(found[0]), np.asarray(found[1:])
 
 
 def _importance(history: History, block: _Block, share: float, seed: int) -> dict[str, float]:

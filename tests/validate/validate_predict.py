@@ -1,4 +1,4 @@
-"""The success predictor on flights and demo data: leaks, accuracy beside other methods, time.
+"""The success predictor on flights, an assistant's calls and demo data: leaks, accuracy, time.
 
 Run: `nice python -m tests.validate.validate_predict [--quick] [--data DIR]`. Prints a markdown
 table; exits with 1 when a bar is missed. Columns `base` to `boosting` are the other methods, taught
@@ -64,6 +64,25 @@ def flights(file: Path, share: float) -> Columns:
     return {name: column[:kept] for name, column in found.items()}
 
 
+def calls(folder: Path) -> Columns:
+    """The tool calls that ingest reads from transcripts as columns."""
+    from sb_serving import times
+    from sb_serving.ingest import parse_tree
+    from sb_serving.store.identity import Identity
+
+    runs = list(parse_tree(folder, Identity(b"0" * 32), "", datetime(2100, 1, 1, tzinfo=UTC)))
+    names = [
+        name for name in COLUMNS if name not in ("invoked_at", "duration_seconds", "p_completed")
+    ]
+    columns: Columns = {
+        name: np.array([getattr(run, name) or "" for run in runs], dtype=object) for name in names
+    }
+    starts = [times.from_text(run.invoked_at).replace(tzinfo=None) for run in runs]
+    columns["invoked_at"] = np.array(starts, dtype="datetime64[us]")
+    columns["duration_seconds"] = np.array([run.duration_seconds for run in runs], dtype=np.float64)
+    return columns
+
+
 def start_of(history: features.History) -> int:
     return int(np.sort(history.asked_at)[int(LATER * len(history))])
 
@@ -116,6 +135,31 @@ def judged(name: str, columns: Columns, bars: dict[str, float], *, slack: float 
             "verdict": verdict(served == "forest_and_logistic", "the model"),
         }
     )
+    return table
+
+
+def no_worse(name: str, columns: Columns) -> list[Row]:
+    """What is served against the skill's shrunk rate on the same later runs, at several moments."""
+    history = history_of(columns)
+    table: list[Row] = []
+    for share in (0.5, 0.6, 0.7, 0.8):
+        cut = int(np.sort(history.asked_at)[int(share * len(history))])
+        predictor = fit.learn(history, cut, seed=SEED).predictor
+        later = np.flatnonzero((history.asked_at >= cut) & history.decided)
+        rows, outcome = history.rows(later), history.completed[later]
+        ours, rate = (
+            float(evaluate.losses(outcome, p).mean())
+            for p in (predictor.probability(rows), success.shrunk_rate(rows, predictor.strength))
+        )
+        table.append(
+            {
+                "check": f"{name}, trained on {share:.0%}, {predictor.choice}: log-loss",
+                "size": len(later),
+                "ours": ours,
+                "shrunk_rate": rate,
+                "verdict": verdict(ours <= rate, "<= shrunk rate"),
+            }
+        )
     return table
 
 
@@ -220,7 +264,8 @@ def run(quick: bool, data: Path = Path("data")) -> list[Row]:
 
     Args:
         quick: Smaller data; the AUC on demo data gets .02 of slack for its noise.
-        data: Folder with `statistics/flights_jan_jun.parquet`; left out where it is missing.
+        data: Folder with `statistics/flights_jan_jun.parquet` and `claude_transcripts/`; what is
+            missing is left out.
     """
     table: list[Row] = []
     file = data / "statistics" / "flights_jan_jun.parquet"
@@ -228,6 +273,10 @@ def run(quick: bool, data: Path = Path("data")) -> list[Row]:
         all_flights = flights(file, 1.0)
         table += judged("flights", all_flights, {"auc": 0.74, "log_loss": 0.56, "ece": 0.05})
         table.append(leak("flights", flights(file, 0.2) if quick else all_flights))
+    folder = data / "claude_transcripts"
+    if folder.exists():
+        table += no_worse("transcripts", calls(folder))
+        table.append(leak("transcripts", calls(folder)))
     plans = [(20_000, SEED)] if quick else [(60_000, SEED), (60_000, SEED + 1), (200_000, SEED + 2)]
     for n, seed in plans:
         signal = demo(n, seed)
