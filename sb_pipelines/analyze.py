@@ -122,13 +122,18 @@ class Events:
         Raises:
             SbError: The file is missing or no event store.
         """
-        from sb_serving.store import reader
+        from sb_serving.store import pruning, reader
 
         store = reader.connect_readonly(path)
         try:
             top = reader.max_id(store)
+            through = pruning.pruned_through(store)
         finally:
             store.close()
+        if through is not None:
+            click.echo(
+                f"{path}: events up to {through} were pruned; only later ones count", err=True
+            )
         connection = _connect()
         with reader.arrow_events(path, 0, top) as arriving:  # noqa: F841 (DuckDB finds it by name)
             connection.execute(f"create temp table file as {sql.load('analyze/readable.sql')}")

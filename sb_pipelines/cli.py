@@ -29,6 +29,7 @@ COMMANDS = {
     "export": ("sb_pipelines.commands.export", "A published table as Parquet, CSV or JSON."),
     "predict": ("sb_pipelines.commands.predict", "How likely a run is to complete, and why."),
     "recommend": ("sb_pipelines.commands.recommend", "Skills that would suit a user, and why."),
+    "prune": ("sb_pipelines.commands.prune", "Leave only totals of events of long ago."),
     "status": ("sb_pipelines.commands.status", "What is stored, how old, how large."),
     "doctor": ("sb_pipelines.commands.doctor", "Check every part and say what to mend."),
     "demo": ("sb_pipelines.commands.demo", "Fill a database with believable demo data."),

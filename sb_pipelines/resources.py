@@ -11,7 +11,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,10 @@ from dagster_duckdb import DuckDBResource
 
 from sb_serving import sql
 from sb_serving.errors import SbError, no_room
-from sb_serving.store import reader
+from sb_serving.store import pruning, reader
 from sb_serving.store.connection import meaning
 
-WAREHOUSE_VERSION = 2
+WAREHOUSE_VERSION = 3
 """Raised with every change of a table in `sql/warehouse/schema.sql`; a warehouse of another version
 is rebuilt."""
 
@@ -98,7 +98,7 @@ class SkillsDb(dg.ConfigurableResource):  # type: ignore[type-arg]
             )
 
     def count_until(self, until: int) -> int:
-        """How many invocations have an id of at most `until`.
+        """How many invocations have an id of at most `until`, those pruned since among them.
 
         Counted as all rows less the newer ones: the first comes from the smallest index, the second
         from the end of the table, so that no row of the log itself is read.
@@ -107,13 +107,22 @@ class SkillsDb(dg.ConfigurableResource):  # type: ignore[type-arg]
             SbError: No such file, or it is not an event store.
         """
         with self._connection() as connection:
-            return int(
-                connection.execute(
-                    "select (select count(*) from skill_invocation)"
-                    " - (select count(*) from skill_invocation where id > :until)",
-                    {"until": until},
-                ).fetchone()[0]
-            )
+            connection.execute("begin")  # pruning moves rows from the one count to the other
+            (there,) = connection.execute(
+                "select (select count(*) from skill_invocation)"
+                " - (select count(*) from skill_invocation where id > :until)",
+                {"until": until},
+            ).fetchone()
+            return int(there) + sum(day.n for day in pruning.pruned_days(connection))
+
+    def pruned_days(self) -> list[pruning.PrunedDay]:
+        """The days that were pruned, in order.
+
+        Raises:
+            SbError: No such file, or it is not an event store.
+        """
+        with self._connection() as connection:
+            return pruning.pruned_days(connection)
 
     def table(self, name: str, columns: list[str]) -> list[tuple[Any, ...]]:
         """All rows of a small table.
@@ -132,10 +141,25 @@ class SkillsDb(dg.ConfigurableResource):  # type: ignore[type-arg]
         Raises:
             SbError: The file has another form than the latest migration's, or cannot be read.
         """
+        with self._streaming(reader.arrow_events(Path(self.path), after, until)) as handle:
+            yield handle
+
+    @contextmanager
+    def query(self, query: str) -> Iterator[Any]:
+        """The rows of a query as an Arrow stream; see `reader.arrow`.
+
+        Raises:
+            SbError: The file has another form than the latest migration's, or cannot be read.
+        """
+        with self._streaming(reader.arrow(Path(self.path), query)) as handle:
+            yield handle
+
+    @contextmanager
+    def _streaming(self, stream: AbstractContextManager[Any]) -> Iterator[Any]:
         import adbc_driver_manager
 
         try:
-            with reader.arrow_events(Path(self.path), after, until) as handle:
+            with stream as handle:
                 yield handle
         except adbc_driver_manager.Error as error:
             raise self._unreadable(error) from error

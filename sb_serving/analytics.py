@@ -29,6 +29,7 @@ from sb_serving.collaborative import (
 from sb_serving.predictor import SessionContext, SkillSuccessPredictor, get_predictor
 from sb_serving.settings import Settings
 from sb_serving.store.connection import connect_readonly
+from sb_serving.store.pruning import pruned_through
 
 if TYPE_CHECKING:
     from sb_serving.stats.trend import Daily, Trend
@@ -335,14 +336,32 @@ class TimeSeriesAnalyzer:
         with closing(connect_readonly(self.db_path)) as connection:
             # SQLite has no ln() unless it was built with it.
             connection.create_function("natural_log", 1, _log, deterministic=True)
+            connection.execute("begin")  # pruning moves rows from one table to the other
             found = connection.execute(sql.load("series/hours.sql"), parameters)
             names = [column[0] for column in found.description]
-            return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
+            rows = found.fetchall()
+            if pruned_through(connection) is not None:
+                rows = _with_pruned(
+                    rows,
+                    connection.execute(sql.load("series/pruned_hours.sql"), parameters).fetchall(),
+                )
+            return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def get_analyzer(db_path: Path | str | None = None) -> TimeSeriesAnalyzer:
     """An analyzer of a database, or of the one of the settings."""
     return TimeSeriesAnalyzer(Settings.load().skills_db if db_path is None else db_path)
+
+
+def _with_pruned(
+    rows: list[tuple[Any, ...]], pruned: list[tuple[Any, ...]]
+) -> list[tuple[Any, ...]]:
+    """Hours of the log and of pruned days, summed where late rows make one both."""
+    found = {(hour, skill): sums for skill, hour, *sums in pruned}
+    for skill, hour, *sums in rows:
+        before = found.get((hour, skill), [0] * len(sums))
+        found[hour, skill] = [old + new for old, new in zip(before, sums, strict=True)]
+    return [(skill, hour, *sums) for (hour, skill), sums in sorted(found.items())]
 
 
 def _log(seconds: float | None) -> float | None:

@@ -21,6 +21,7 @@ from sb_serving.answers.published import published
 from sb_serving.errors import SbError
 from sb_serving.kept import Kept
 from sb_serving.live import Live, open_live
+from sb_serving.store.pruning import pruned_through
 
 __all__ = [
     "CollaborativeFilteringEngine",
@@ -136,8 +137,10 @@ class CollaborativeFilteringEngine:
             rows: list[tuple[str, int, int, int]] = []
             if user:
                 with self._live.reading() as reading:
+                    pruned = pruned_through(reading.connection) is not None
+                    query = "pruned_user_profile" if pruned else "user_profile"
                     rows = reading.connection.execute(
-                        sql.load("live/user_profile.sql"), {"user": user}
+                        sql.load(f"live/{query}.sql"), {"user": user}
                     ).fetchall()
             completed, decided = sum(row[2] for row in rows), sum(row[3] for row in rows)
             return {

@@ -86,6 +86,7 @@ class Summary:
         expiring: Files that Claude Code deletes within 3 days, or may delete already.
         unreadable: One message per file or folder that could not be read; the others were.
         refused: One message per invocation that the store refused.
+        pruned: Invocations left out because their day, or a later one, was pruned from the store.
     """
 
     files: int = 0
@@ -105,6 +106,7 @@ class Summary:
     expiring: int = 0
     unreadable: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)
+    pruned: int = 0
 
 
 def discover(root: Path, unreadable: list[str] | None = None) -> list[FoundFile]:
@@ -353,6 +355,7 @@ class _Importer:
         self.run.summary.inserted += result.inserted
         self.run.summary.duplicates += result.duplicates
         self.run.summary.refused += result.refused
+        self.run.summary.pruned += result.pruned
 
 
 def _is_read(found: FoundFile, before: FileOffset) -> bool:

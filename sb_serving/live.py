@@ -50,6 +50,7 @@ from sb_serving.settings import Settings
 from sb_serving.snapshot import Snapshot, SnapshotHolder
 from sb_serving.store.connection import connect_readonly, missing
 from sb_serving.store.identity import Identity
+from sb_serving.store.pruning import pruned_through
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(hours=24)
@@ -230,6 +231,17 @@ class Reading:
                 key = (skill, kind, phase, outcome)
                 totals[key] = totals.get(key, NOTHING) + new
         return totals, any(row[5] or row[4] is not None for row in rows)
+
+    def pruned_totals(self) -> dict[TotalKey, Total]:
+        """The totals of rows that were pruned; empty where none were."""
+        if pruned_through(self._connection) is None:
+            return {}
+        return {
+            (skill, kind, phase, outcome): Total(n, duration_n, duration_sum, tuple(le))
+            for skill, kind, phase, outcome, n, duration_n, duration_sum, *le in self._rows(
+                "pruned_totals"
+            )
+        }
 
     def _rows(self, name: str, **parameters: Any) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql.load(f"live/{name}.sql"), parameters).fetchall()
@@ -548,7 +560,9 @@ def _fold(
     changed = number != carried.base
     if changed:
         before, after = (
-            (dict(snapshot.totals), snapshot.manifest.watermark_id) if snapshot else ({}, 0)
+            (dict(snapshot.totals), snapshot.manifest.watermark_id)
+            if snapshot
+            else (reading.pruned_totals(), 0)
         )
     else:
         before, after = carried.totals, carried.last_id

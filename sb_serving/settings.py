@@ -43,6 +43,7 @@ class Settings:
         keep_snapshots: How many published snapshots stay on disk.
         keep_runs_days: How many days Dagster's finished runs and their logs stay.
         keep_hours_days: How many days `skill_hour` keeps hours; older ones become days.
+        keep_events_days: How many days single events stay; older days become totals. 0 keeps all.
         write_back: Whether results are written into the derived tables of `skills_db`.
     """
 
@@ -65,6 +66,7 @@ class Settings:
     keep_snapshots: int = 3
     keep_runs_days: int = 7
     keep_hours_days: int = 90
+    keep_events_days: int = 0
     write_back: bool = True
 
     @classmethod
@@ -148,6 +150,14 @@ def _at_least(least: int) -> Any:
     return convert
 
 
+def _keep_events(value: Any) -> int:
+    number = int(str(value))
+    # The search for anomalies reads single events of ten weeks.
+    if number and number < 90:
+        raise ValueError("expected 0, which keeps all, or a whole number of at least 90")
+    return number
+
+
 def _switch(value: Any) -> bool:
     text = str(value).lower()
     if text not in ("true", "false", "1", "0"):
@@ -181,6 +191,7 @@ _CONVERTERS: dict[str, Any] = {
     "keep_runs_days": _at_least(1),
     # The predictor reads hours of the last seven days, and one more is under way.
     "keep_hours_days": _at_least(9),
+    "keep_events_days": _keep_events,
     "write_back": _switch,
 }
 

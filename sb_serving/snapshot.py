@@ -503,6 +503,20 @@ class SnapshotHolder:
             snapshot.close()
 
 
+def watermarks_in(folder: Path) -> list[int]:
+    """The watermark of each snapshot in a folder that can be read, the oldest first."""
+    found = []
+    for number in sorted(_numbers(folder)):
+        try:
+            snapshot = Snapshot.open(folder / _file_name(number), number)
+        except SbError as error:
+            log.warning("%s", error)
+            continue
+        found.append(snapshot.manifest.watermark_id)
+        snapshot.close()
+    return found
+
+
 def _file_name(number: int) -> str:
     return f"{number:06d}.duckdb"
 

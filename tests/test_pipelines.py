@@ -292,7 +292,7 @@ def test_a_failed_check_publishes_nothing(
     add(config, on(0, 1))
     refresh(config)
     monkeypatch.setattr(SkillsDb, "count_until", lambda self, until: 2)
-    monkeypatch.setattr("sb_pipelines.defs.events._replaced", lambda *given: "")
+    monkeypatch.setattr("sb_pipelines.defs.events.replaced", lambda *given: "")
     with pytest.raises(SbError, match=r"the check events_complete of events failed: .*'in_range'"):
         refresh(config)
     assert [path.name for path in config.snapshots.glob("*.duckdb")] == ["000001.duckdb"]

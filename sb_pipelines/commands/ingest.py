@@ -79,6 +79,8 @@ def print_other(summary: OtherSummary) -> None:
             click.echo(f"{count:,} rows added to {table}")
     for name, count in summary.left_out.items():
         click.echo(f"{count:,} rows came without their {name}, which was not valid")
+    if summary.pruned:
+        click.echo(f"{summary.pruned:,} left out: events of their days were pruned")
     if summary.future:
         click.echo(f"{summary.future:,} dated in the future: a clock is wrong")
     for message in (*summary.not_read, *summary.refused):
@@ -130,6 +132,7 @@ def print_summary(summary: Summary) -> None:
         "built-in commands left out": summary.builtins,
         "still open, completed by a later run": summary.held_open,
         "left out, no readable time around them": summary.undated,
+        "left out: events of their days were pruned": summary.pruned,
         "dated in the future: a clock is wrong": summary.future,
         "transcripts that Claude Code deletes within 3 days": summary.expiring,
     }

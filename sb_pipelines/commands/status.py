@@ -39,6 +39,10 @@ def command(home: Path | None, skills_db: Path | None, as_json: bool) -> None:
             click.echo(f"             refused: {reason}")
     else:
         click.echo("snapshot     none yet; make one with `sb refresh`")
+    if log["pruned_through"]:
+        click.echo(
+            f"pruned       {log['pruned_invocations']:,} invocations up to {log['pruned_through']}"
+        )
     for name, size in facts["bytes"].items():
         click.echo(f"{name:<12} {size / 1e6:,.1f} MB")
     for name, what in facts["to_be_removed"].items():
@@ -52,12 +56,17 @@ def collect(settings: Settings) -> dict[str, Any]:
         SbError: There is no database, or it stayed locked.
     """
     from sb_serving.snapshot import SnapshotHolder
-    from sb_serving.store import backups, reader, retention
+    from sb_serving.store import backups, pruning, reader, retention
     from sb_serving.store.connection import LOOK_SECONDS, explained
 
     now = times.now()
     path = settings.skills_db
     merged_before = (now - timedelta(days=settings.keep_hours_days)).date()
+    pruned_before = (
+        (now - timedelta(days=settings.keep_events_days)).date()
+        if settings.keep_events_days
+        else None
+    )
     with (
         closing(reader.connect_readonly(path, wait=LOOK_SECONDS)) as connection,
         explained(path, LOOK_SECONDS),
@@ -67,6 +76,10 @@ def collect(settings: Settings) -> dict[str, Any]:
         ).fetchone()
         rows = connection.execute("select count(*) from skill_invocation").fetchone()[0]
         hours = retention.hours_to_merge(connection, merged_before)
+        pruned = pruning.pruned_days(connection)
+        old_rows, old_days = (
+            pruning.days_before(connection, pruned_before) if pruned_before else (0, 0)
+        )
     holder = SnapshotHolder(settings.snapshots)
     with holder.pin() as pinned:
         snapshot = pinned and {
@@ -88,6 +101,8 @@ def collect(settings: Settings) -> dict[str, Any]:
             "last_id": newest,
             "last_event_at": last,
             "last_event_age_seconds": _age(last, now),
+            "pruned_invocations": sum(day.n for day in pruned),
+            "pruned_through": pruned[-1].day if pruned else None,
         },
         "snapshot": snapshot,
         "bytes": {
@@ -102,6 +117,16 @@ def collect(settings: Settings) -> dict[str, Any]:
             f"runs of more than {settings.keep_runs_days} days ago": _old_runs(settings),
             f"all but the newest {settings.keep_snapshots} snapshots": max(
                 len(snapshots) - settings.keep_snapshots, 0
+            ),
+            **(
+                {
+                    f"events before {pruned_before}, once published, which become totals": (
+                        f"{old_rows:,} rows of {old_days:,} days, at most about"
+                        f" {_size(path) * old_rows / max(rows, 1) / 1e6:,.1f} MB"
+                    )
+                }
+                if pruned_before
+                else {}
             ),
         },
     }

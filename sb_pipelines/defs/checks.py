@@ -20,7 +20,7 @@ def events_complete(partitions: dg.DailyPartitionsDefinition) -> dg.AssetChecksD
 
     @dg.asset_check(asset="events", blocking=True, pool=POOL)
     def events_complete(skills: SkillsDb, warehouse: Warehouse) -> dg.AssetCheckResult:
-        """Rows in range, out of range and invalid are together all rows of the event store."""
+        """Rows in range, out of range, invalid and pruned are together all that were recorded."""
         start, end = whole_range(partitions)
         with user_failures(), warehouse.reading() as connection:
             known, _ = watermark(connection, "events")
@@ -29,14 +29,16 @@ def events_complete(partitions: dg.DailyPartitionsDefinition) -> dg.AssetChecksD
                 sql.load("warehouse/events_accounted.sql"),
                 {"start": start, "end": end},
             )
+            (pruned,) = one_row(connection, "select coalesce(sum(n), 0) from pruned_days")
         expected = skills.count_until(known)
         return dg.AssetCheckResult(
-            passed=in_range + out_of_range + invalid == expected,
-            description=f"{expected} rows in {skills.path} up to id {known}",
+            passed=in_range + out_of_range + invalid + pruned == expected,
+            description=f"{expected} rows were recorded in {skills.path} up to id {known}",
             metadata={
                 "in_range": in_range,
                 "out_of_range": out_of_range,
                 "invalid": invalid,
+                "pruned": int(pruned),
                 "skills_db": expected,
             },
         )

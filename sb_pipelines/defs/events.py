@@ -74,13 +74,15 @@ def load(connection: duckdb.DuckDBPyConnection, skills: SkillsDb, *, full: bool 
         rebuilt = "it was asked for"
     else:
         after, at = watermark(connection, "events")
-        rebuilt = _replaced(connection, skills, after, top, applied_at) if after else ""
+        rebuilt = replaced(connection, skills) if after else ""
         if rebuilt:
             _log.warning("%s is another event store than before (%s)", skills.path, rebuilt)
     if rebuilt:
         _log.warning("rebuilding the warehouse from scratch")
         empty(connection)
         after, at = 0, None
+    if not after:
+        _take_over_pruned(connection, skills)
     connection.execute("delete from event_store")
     connection.execute("insert into event_store values (?)", [applied_at])
     rows_before = _count(connection)
@@ -128,10 +130,96 @@ def _insert(
         )
 
 
-def _replaced(
-    connection: duckdb.DuckDBPyConnection, skills: SkillsDb, known: int, top: int, applied_at: str
-) -> str:
+def replaced(connection: duckdb.DuckDBPyConnection, skills: SkillsDb) -> str:
+    """Take over what was pruned, and find out whether the event store is the one that was read.
+
+    Args:
+        connection: The warehouse, for writing, in the caller's transaction.
+        skills: The event store.
+
+    Returns:
+        Why it cannot be the one that was read up to the watermark; empty if it can.
+    """
+    while True:
+        marks = _marks(skills)
+        known, _ = watermark(connection, "events")
+        reason = _take_over_pruned(connection, skills) or _differing(connection, skills, known)
+        if not reason or _marks(skills) == marks:
+            return reason
+        # Somebody pruned while we looked.
+
+
+def _marks(skills: SkillsDb) -> list[tuple[str, int, int]]:
+    return [(day.day, day.n, day.last_id) for day in skills.pruned_days()]
+
+
+def _pruned(connection: duckdb.DuckDBPyConnection) -> list[tuple[Any, ...]]:
+    return connection.execute("select day, n, last_id from pruned_days order by day").fetchall()
+
+
+def _take_over_pruned(connection: duckdb.DuckDBPyConnection, skills: SkillsDb) -> str:
+    """Drop the events that were pruned from the event store, and copy what was left of them.
+
+    What has grown from the events stays, because it counts them. What begins anew begins with what
+    was left.
+
+    Returns:
+        Why that cannot be done; empty where it was, or where there is nothing new.
+    """
+    marks, known = _marks(skills), {row[0]: row for row in _pruned(connection)}
+    if marks == list(known.values()):
+        return ""
+    new = [mark for mark in marks if known.get(mark[0]) != mark]
+    now = {day: (n, last_id) for day, n, last_id in marks}
+    if any(now.get(day, (0, 0)) < (n, last_id) for day, n, last_id in known.values()):
+        return "days are back that had been pruned"
+    until = max(last_id for _, _, last_id in new)
+    behind = connection.execute(
+        "select min(name) from watermarks where name in"
+        " ('events', 'series', 'totals', 'sets', 'predictor_totals', 'order')"
+        " and id > 0 and id < ?",
+        [until],
+    ).fetchall()[0][0]
+    if behind:
+        return f"rows up to id {until} were pruned, which {behind} had not counted"
+    for table in (
+        "pruned_days",
+        "pruned_totals",
+        "pruned_users",
+        "pruned_sessions",
+        "pruned_hours",
+    ):
+        connection.execute(f"delete from {table}")  # noqa: S608 (names of ours)
+    connection.executemany("insert into pruned_days values (?, ?, ?)", marks)
+    connection.execute(
+        "delete from events using pruned_days p where events.id <= p.last_id"
+        " and date_trunc('day', events.invoked_at) = cast(p.day as TIMESTAMP)"
+    )
+    for table, query, columns in (
+        (
+            "pruned_totals",
+            "select * from sb_pruned_totals",
+            "nullif(workflow_phase, '') as workflow_phase",
+        ),
+        ("pruned_users", "select * from sb_pruned_users", "user_id as user_id"),
+        ("pruned_sessions", "select * from sb_pruned_sessions", "session_id as session_id"),
+        (
+            "pruned_hours",
+            sql.load("store/pruned_hour_rows.sql"),
+            "nullif(duration_p50, -1) as duration_p50, nullif(duration_p95, -1) as duration_p95",
+        ),
+    ):
+        with skills.query(query) as arriving:  # noqa: F841 (DuckDB finds it by its name)
+            connection.execute(
+                f"insert into {table} select * replace ({columns}) from arriving"  # noqa: S608
+            )
+    _log.info("%s days were pruned from %s", len(new), skills.path)
+    return ""
+
+
+def _differing(connection: duckdb.DuckDBPyConnection, skills: SkillsDb, known: int) -> str:
     """Why the event store cannot be the one that was read up to id `known`; empty if it can."""
+    top, applied_at = skills.top(), skills.applied_at()
     if top < known:
         return f"it ends at id {top}, the warehouse at {known}"
     here, there = _count(connection), skills.count_until(known)
@@ -151,10 +239,11 @@ def _replaced(
 
 
 def _count(connection: duckdb.DuckDBPyConnection) -> int:
-    """Rows that were read so far."""
+    """Rows that were read so far, those pruned since among them."""
     (rows,) = one_row(
         connection,
-        "select (select count(*) from events) + (select count(*) from invalid_events)",
+        "select (select count(*) from events) + (select count(*) from invalid_events)"
+        " + (select coalesce(sum(n), 0) from pruned_days)",
     )
     return int(rows)
 

@@ -1,4 +1,4 @@
-"""Keeps files from growing for ever: old runs of Dagster, old hours of `skill_hour`.
+"""Keeps files from growing for ever: old runs of Dagster, old hours of `skill_hour`, old events.
 
 What is removed is nowhere asked for any more. A refresh leaves about 200 kB behind, and Dagster
 never removes a run: a busy week is 200 MB. But the state of a partition is read from the events of
@@ -12,7 +12,8 @@ from pathlib import Path
 
 import dagster as dg
 
-from sb_pipelines.resources import SkillsDb, user_failures
+from sb_pipelines import pruning
+from sb_pipelines.resources import POOL, SkillsDb, Snapshots, Warehouse, user_failures
 from sb_serving import times
 from sb_serving.settings import Settings
 from sb_serving.store import Store, retention
@@ -108,16 +109,46 @@ def merge_hours(keep_days: int) -> dg.OpDefinition:
     return merge_hours
 
 
+def prune_events(settings: Settings) -> dg.OpDefinition:
+    """The step that leaves only totals of events of more than `keep_events_days` days ago."""
+
+    @dg.op(out=dg.Out(dg.Nothing), pool=POOL)
+    def prune_events(
+        context: dg.OpExecutionContext,
+        skills: SkillsDb,
+        warehouse: Warehouse,
+        snapshots: Snapshots,
+    ) -> None:
+        """Prune what is counted and published."""
+        if not (skills.exists() and warehouse.path.exists() and snapshots.any()):
+            return
+        with user_failures():
+            before = pruning.first_kept(settings, times.now())
+            done = pruning.prune(skills, warehouse, snapshots, before)
+        context.log.info("pruned %s rows of %s days before %s", done.rows, done.days, before)
+        if done.waits:
+            context.log.info("others wait: %s", done.waits)
+
+    return prune_events
+
+
 def housekeeping(settings: Settings) -> dg.JobDefinition:
     """The job; its steps do not wait for each other."""
+    events = (
+        f", and leaves only totals of events of more than {settings.keep_events_days} days ago"
+        if settings.keep_events_days
+        else ""
+    )
 
     @dg.job(
-        description=f"Removes runs of more than {settings.keep_runs_days} days ago, and makes hours"
-        f" of more than {settings.keep_hours_days} days ago days."
+        description=f"Removes runs of more than {settings.keep_runs_days} days ago, makes hours of"
+        f" more than {settings.keep_hours_days} days ago days{events}."
     )
     def housekeeping() -> None:
         remove_runs(settings.keep_runs_days)()
         merge_hours(settings.keep_hours_days)()
+        if settings.keep_events_days:
+            prune_events(settings)()
 
     return housekeeping
 

@@ -41,7 +41,7 @@ def update(warehouse: Warehouse, now: datetime) -> tuple[Recommender, Replay]:
         now: Naive UTC.
     """
     with warehouse.reading() as connection:
-        uses = count_uses(connection, without=LEFT_OUT)
+        uses = count_uses(connection, without=LEFT_OUT, pruned=True)
         known, _ = watermark(connection, "events")
     recommender, replayed = learn(uses)
     columns = zip(

@@ -51,7 +51,8 @@ def rebuild_hours(connection: duckdb.DuckDBPyConnection, start: datetime, end: d
     """Rebuild the hours of a window, and every hour that an event past the watermark touched.
 
     A skill's hour is deleted and computed again from its events, so doing it twice changes nothing,
-    and an event that comes late mends its hour whoever runs next. In the caller's transaction.
+    and an event that comes late mends its hour whoever runs next. A pruned hour is put back as it
+    stood. In the caller's transaction.
 
     Args:
         connection: The warehouse, for writing.
@@ -78,6 +79,15 @@ def rebuild_hours(connection: duckdb.DuckDBPyConnection, start: datetime, end: d
         )
         if len(chunks) > 1:
             _log.info("rebuilt the hours from %s to %s", first, last)
+    connection.execute(
+        "create or replace temp table pruned as " + sql.load("warehouse/pruned_hours.sql")
+    )
+    connection.execute(
+        "delete from skill_time_series where (skill_name, hour, kind) in"
+        " (select skill_name, hour, kind from pruned)"
+    )
+    connection.execute("insert into skill_time_series select * from pruned")
+    connection.execute("drop table pruned")
     connection.execute(
         "insert into changed_hours"
         " select skill_name, hour from touched_hours except from changed_hours"

@@ -44,15 +44,19 @@ class Uses:
     latest: Mapping[int, int]
 
 
-def count_uses(connection: duckdb.DuckDBPyConnection, without: str | None = None) -> Uses:
+def count_uses(
+    connection: duckdb.DuckDBPyConnection, without: str | None = None, *, pruned: bool = False
+) -> Uses:
     """Count who uses what.
 
     Args:
         connection: Has `events`, the warehouse's table or the view of an event file; a temporary
             table is made in it.
         without: A kind of skills that is left out.
+        pruned: Whether to add the warehouse's `pruned_users`.
     """
-    connection.execute(sql.load("training/uses.sql"), {"without": without})
+    for query in ("uses", "uses_pruned") if pruned else ("uses",):
+        connection.execute(sql.load(f"training/{query}.sql"), {"without": without})
 
     def columns(query: str) -> dict[str, NDArray[Any]]:
         found = connection.execute(sql.load(f"training/{query}.sql")).fetchnumpy()

@@ -221,10 +221,33 @@ def up(
             make_views_and_triggers(connection, migration.number)
             if migration.number == LATEST:
                 # The script counts hours by its own words, which its checksum keeps as they are.
-                for statement in statements(sql.load("store/count_hours_anew.sql")):
-                    connection.execute(statement)
+                count_hours_anew(connection)
         done.append(migration.stem)
     return done
+
+
+def is_pruned(connection: sqlite3.Connection) -> bool:
+    """Whether days were ever pruned from the file; see `store/pruned_tables.sql`."""
+    found = connection.execute("select 1 from sqlite_master where name = 'sb_pruned_days'")
+    return found.fetchone() is not None
+
+
+def begin_pruning(connection: sqlite3.Connection) -> None:
+    """Make the tables of pruned days, and the views anew, which read them; in a transaction."""
+    for statement in statements(sql.load("store/pruned_tables.sql")):
+        connection.execute(statement)
+    _drop_ours(connection)
+    make_views_and_triggers(connection, LATEST)
+
+
+def count_hours_anew(connection: sqlite3.Connection) -> None:
+    """Fill `skill_hour` from the log and from what was pruned of it; in a transaction."""
+    scripts = ["store/count_hours_anew.sql"]
+    if is_pruned(connection):
+        scripts.append("store/count_pruned_hours.sql")
+    for script in scripts:
+        for statement in statements(sql.load(script)):
+            connection.execute(statement)
 
 
 def _todo(connection: sqlite3.Connection, path: Path, target: int) -> tuple[int, list[Migration]]:
@@ -281,6 +304,10 @@ def _step_down(connection: sqlite3.Connection, migration: Migration) -> None:
     if below:
         connection.execute("delete from skill_migrations where version = ?", (migration.stem,))
         make_views_and_triggers(connection, below)
+    else:
+        for name in sorted(_names(connection, "table")):
+            if name.startswith("sb_pruned_"):
+                connection.execute(f'drop table "{name}"')
     _restore_replaced(connection, below)
 
 
@@ -292,7 +319,7 @@ def _backup_within(path: Path) -> None:
 
 def make_views_and_triggers(connection: sqlite3.Connection, version: int) -> None:
     """Make every view and trigger that a version knows; any of the same name must be gone."""
-    for _, text in _definitions(version):
+    for _, text in _definitions(version, pruned=is_pruned(connection)):
         connection.execute(text)
 
 
@@ -303,12 +330,19 @@ def trigger_names() -> tuple[str, ...]:
 
 
 @cache
-def _definitions(version: int) -> tuple[tuple[str, str], ...]:
-    """Name and text of every view and trigger that a version knows."""
+def _definitions(version: int, *, pruned: bool = False) -> tuple[tuple[str, str], ...]:
+    """Name and text of every view and trigger that a version knows.
+
+    Args:
+        version: The version.
+        pruned: Whether days were pruned: then views of the log add what was left of them.
+    """
     found = []
     for folder in ("triggers", "views"):
         for path in sorted((sql.root() / folder).glob("*.sql")):
-            text = sql.load(f"{folder}/{path.name}")
+            other = sql.root() / "pruned_views" / path.name
+            chosen = other if pruned and folder == "views" and other.exists() else path
+            text = sql.load(f"{chosen.parent.name}/{path.name}")
             since = re.match(r"-- since: V(\d+)", text)
             if since is None:
                 raise ValueError(f"sql/{folder}/{path.name} does not begin with '-- since: V<n>'")
@@ -336,9 +370,11 @@ def _drop_ours(connection: sqlite3.Connection) -> None:
         connection.execute(f'drop {kind} "{name}"')
 
 
-def _are_ours(present: list[tuple[str, str, str]], version: int) -> bool:
+def _are_ours(
+    connection: sqlite3.Connection, present: list[tuple[str, str, str]], version: int
+) -> bool:
     """Whether views and triggers are those that this program makes for a version."""
-    texts = dict(_definitions(version))
+    texts = dict(_definitions(version, pruned=is_pruned(connection)))
     # SQLite keeps a definition from after its "create" on, in the case that it was written in.
     return {name for _, name, _ in present} == texts.keys() and all(
         text.partition(" ")[2].partition(" ")[2] in texts[name] for _, name, text in present
@@ -350,7 +386,7 @@ def _renew(connection: sqlite3.Connection, path: Path) -> None:
     version = status(connection, path).version
     if not version or not _made_here(connection, version):
         return
-    if _are_ours(_present(connection), version):
+    if _are_ours(connection, _present(connection), version):
         return
     with connections.transaction(connection, path):
         _drop_ours(connection)
@@ -371,7 +407,7 @@ def _save_replaced(connection: sqlite3.Connection, version: int) -> None:
     if not version:
         return
     present = _present(connection)
-    if _made_here(connection, version) and _are_ours(present, version):
+    if _made_here(connection, version) and _are_ours(connection, present, version):
         return
     connection.execute(
         "create table if not exists sb_replaced_ddl (version integer not null,"

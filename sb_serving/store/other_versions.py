@@ -83,6 +83,7 @@ class Summary:
         future: Invocations dated more than 5 minutes after now; stored, but a clock is wrong.
         left_out: Values that the store does not take, by field; their rows came without them.
         refused: One message per row that the store refused.
+        pruned: Rows left out because their day, or a later one, was pruned from the store.
         authored: Rows of experiments and taxonomy added, by table.
         not_read: One message per table or experiment that was passed over, and why.
     """
@@ -96,6 +97,7 @@ class Summary:
     future: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
+    pruned: int = 0
     authored: Counter[str] = field(default_factory=Counter)
     not_read: list[str] = field(default_factory=list)
 
@@ -131,6 +133,7 @@ def bring_over(
             result = store.bulk_import(rows)
         summary.inserted += result.inserted
         summary.duplicates += result.duplicates
+        summary.pruned += result.pruned
         summary.refused += [f"{path}: {message}" for message in result.refused]
         _carry_authored(store, copy_path, user, path, summary)
 

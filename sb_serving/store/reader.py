@@ -19,7 +19,7 @@ from sb_serving.store.connection import connect_readonly
 
 BATCH_ROWS = 65_536
 
-__all__ = ["arrow_events", "connect_readonly", "max_id"]
+__all__ = ["arrow", "arrow_events", "connect_readonly", "max_id"]
 
 
 def max_id(connection: sqlite3.Connection) -> int:
@@ -41,12 +41,27 @@ def arrow_events(path: Path, after: int, until: int) -> Iterator[Any]:
     Yields:
         An object with `__arrow_c_stream__`, which DuckDB scans without a copy in Python.
     """
-    import adbc_driver_sqlite
-    from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement
-
     # The driver binds no named parameters to a streaming query; both are integers of ours.
     query = sql.load("store/event_rows.sql")
     query = query.replace(":after", str(int(after))).replace(":until", str(int(until)))
+    with arrow(path, query) as handle:
+        yield handle
+
+
+@contextmanager
+def arrow(path: Path, query: str) -> Iterator[Any]:
+    """Stream the rows of a query as Arrow; no column may hold NULL or values of two types.
+
+    Args:
+        path: The database.
+        query: Without parameters.
+
+    Yields:
+        An object with `__arrow_c_stream__`.
+    """
+    import adbc_driver_sqlite
+    from adbc_driver_manager import AdbcConnection, AdbcDatabase, AdbcStatement
+
     with (
         AdbcDatabase(
             driver=adbc_driver_sqlite._driver_path(), uri=f"file:{quote(str(path))}?mode=ro"

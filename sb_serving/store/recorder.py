@@ -21,7 +21,7 @@ from typing import Any
 from sb_serving import sql
 from sb_serving.errors import SbError
 from sb_serving.events import Invocation
-from sb_serving.store import checks, migrate
+from sb_serving.store import checks, migrate, pruning
 from sb_serving.store import connection as connections
 
 CHUNK = 100_000
@@ -47,11 +47,13 @@ class ImportResult:
         inserted: Rows added.
         duplicates: Rows dropped because they were there already.
         refused: One message per record that a check refused.
+        pruned: Records left out because their day was pruned, or an earlier one.
     """
 
     inserted: int
     duplicates: int
     refused: tuple[str, ...] = ()
+    pruned: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +142,16 @@ class Store:
         """Store one invocation; committed when this returns.
 
         Raises:
-            SbError: A field is refused, or the database cannot be written.
+            SbError: A field is refused, its day was pruned, or the database cannot be written.
         """
         accepted = checks.checked(invocation, latest=checks.latest_allowed())
         with connections.transaction(self.connection, self.path):
+            if not self._not_pruned([accepted]):
+                raise SbError(
+                    f"invoked_at = {accepted.invoked_at}: events up to "
+                    f"{pruning.pruned_through(self.connection)} were pruned",
+                    fix="It may have been counted before it was pruned; nothing was stored.",
+                )
             return self._insert(accepted)
 
     def import_batch(
@@ -155,10 +163,11 @@ class Store:
         """
         accepted, refused = _checked(invocations)
         with connections.transaction(self.connection, self.path):
-            if len(accepted) < SET_BASED_FROM:
-                inserted = sum(not self._insert(one).duplicate for one in accepted)
+            kept = self._not_pruned(accepted)
+            if len(kept) < SET_BASED_FROM:
+                inserted = sum(not self._insert(one).duplicate for one in kept)
             else:
-                inserted = self._insert_set(accepted)
+                inserted = self._insert_set(kept)
             if offset is not None:
                 self.connection.execute(
                     "insert or replace into ingest_file values (?, ?, ?, ?, ?, ?)",
@@ -171,7 +180,8 @@ class Store:
                         offset.fingerprint,
                     ),
                 )
-        return ImportResult(inserted, len(accepted) - inserted, tuple(refused))
+        pruned = len(accepted) - len(kept)
+        return ImportResult(inserted, len(kept) - inserted, tuple(refused), pruned)
 
     def bulk_import(self, invocations: Iterable[Invocation]) -> ImportResult:
         """Store very many invocations, a chunk a transaction.
@@ -179,7 +189,7 @@ class Store:
         Running it again after a crash drops what is there and adds the rest. A record that a check
         refuses is reported and left out.
         """
-        inserted = duplicates = 0
+        inserted = duplicates = pruned = 0
         refused: list[str] = []
         # Room for a chunk's pages, and for staging it, which else writes a third more to the disk.
         self.connection.execute("pragma cache_size = -200000")
@@ -189,10 +199,12 @@ class Store:
                 accepted, wrong = _checked(chunk)
                 refused += wrong
                 with connections.transaction(self.connection, self.path):
-                    new = self._insert_set(accepted)
+                    kept = self._not_pruned(accepted)
+                    new = self._insert_set(kept)
                 inserted += new
-                duplicates += len(accepted) - new
-        return ImportResult(inserted, duplicates, tuple(refused))
+                duplicates += len(kept) - new
+                pruned += len(accepted) - len(kept)
+        return ImportResult(inserted, duplicates, tuple(refused), pruned)
 
     def file_offsets(self, source: str) -> dict[str, FileOffset]:
         """How far each file of a source has been read, by file key."""
@@ -202,6 +214,13 @@ class Store:
             (source,),
         )
         return {row[0]: FileOffset(*row) for row in rows}
+
+    def _not_pruned(self, invocations: list[Invocation]) -> list[Invocation]:
+        """Those of days after the mark: what was pruned must not come back and count twice."""
+        through = pruning.pruned_through(self.connection)
+        if through is None:
+            return invocations
+        return [one for one in invocations if one.invoked_at[:10] > through]
 
     def _insert(self, invocation: Invocation) -> RecordResult:
         execute = self.connection.execute

@@ -228,7 +228,7 @@ def companions(connection: sqlite3.Connection, path: Path, backup: Path) -> Retu
                 part: _run(connection, f"store/return_{part}.sql")
                 for part in ("companions", "offsets", "authored")
             }
-            _run(connection, "store/count_hours_anew.sql")
+            migrate.count_hours_anew(connection)
             # Whoever follows the file takes this as a migration and reads old rows again.
             execute(
                 "update skill_migrations set applied_at = ? where version = ?",

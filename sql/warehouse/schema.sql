@@ -143,6 +143,71 @@ create table if not exists pair_count (a INTEGER, b INTEGER, n BIGINT);
 -- only with that.
 create table if not exists event_store (applied_at VARCHAR);
 
+-- What was pruned from skills.db and so from events; copies of its sb_pruned_* tables (store/
+-- pruned_tables.sql), which say what a row is. What grows from events begins with them.
+create table if not exists pruned_days (day VARCHAR, n BIGINT, last_id BIGINT);
+create table if not exists pruned_totals (
+    day VARCHAR,
+    skill_name VARCHAR,
+    kind VARCHAR,
+    workflow_phase VARCHAR,
+    outcome VARCHAR,
+    n BIGINT,
+    duration_n BIGINT,
+    duration_sum DOUBLE,
+    le_0_1 BIGINT,
+    le_0_5 BIGINT,
+    le_1 BIGINT,
+    le_2 BIGINT,
+    le_5 BIGINT,
+    le_10 BIGINT,
+    le_30 BIGINT,
+    le_60 BIGINT,
+    le_300 BIGINT,
+    last_at TIMESTAMP
+);
+create table if not exists pruned_users (
+    user_id VARCHAR,
+    skill_name VARCHAR,
+    kind VARCHAR,
+    agent VARCHAR,
+    agent_version VARCHAR,
+    model VARCHAR,
+    n BIGINT,
+    completed BIGINT,
+    decided BIGINT,
+    first_at TIMESTAMP
+);
+create table if not exists pruned_sessions (
+    session_id VARCHAR,
+    skill_name VARCHAR,
+    kind VARCHAR,
+    n BIGINT,
+    completed BIGINT,
+    duration_sum DOUBLE,
+    first_at TIMESTAMP,
+    last_at TIMESTAMP
+);
+create table if not exists pruned_hours (
+    skill_name VARCHAR,
+    hour TIMESTAMP,
+    kind VARCHAR,
+    completed BIGINT,
+    failed BIGINT,
+    rejected BIGINT,
+    cancelled BIGINT,
+    interrupted BIGINT,
+    no_result BIGINT,
+    duration_n BIGINT,
+    duration_sum DOUBLE,
+    duration_p50 DOUBLE,
+    duration_p95 DOUBLE,
+    duration_log_sum DOUBLE,
+    duration_log_squares DOUBLE,
+    unique_sessions BIGINT,
+    unique_users BIGINT
+);
+
 -- The authored tables of skills.db, copied whole each time; grains and columns are V4's. A value that
 -- does not fit its column's type is NULL here; times stay text, as they were written.
 create table if not exists ab_test_configs (

@@ -5,7 +5,7 @@
 -- le_X             rows with a duration of at most X seconds ('_' is the decimal point); cumulative.
 -- last_invoked_at  latest start.
 -- The rows so far plus the events past the totals' watermark ($after); counts add, so nothing older
--- is read again.
+-- is read again. The first time ($after = 0) those of pruned rows are added.
 
 select
     skill_name,
@@ -52,5 +52,11 @@ from (
     from events
     where id > $after
     group by skill_name, kind, coalesce(workflow_phase, 'unknown'), outcome
+    union all
+    select
+        skill_name, kind, coalesce(workflow_phase, 'unknown'), outcome, n, duration_n, duration_sum,
+        le_0_1, le_0_5, le_1, le_2, le_5, le_10, le_30, le_60, le_300, last_at
+    from pruned_totals
+    where $after = 0
 ) folded
 group by skill_name, kind, workflow_phase, outcome
