@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sb_pipelines.defs import events, predictor
-from sb_pipelines.resources import SkillsDb
+from sb_pipelines.defs import events, predictor, similarity
+from sb_pipelines.resources import SkillsDb, set_watermark
+from sb_pipelines.training import fit
 from sb_serving import demo, predict
 from sb_serving.errors import SbError
 from sb_serving.predict import Predictor
@@ -116,6 +117,40 @@ def test_recommendations_leave_built_in_tools_out(place: Place) -> None:
         f" and skill_name = '{rows[0]['skill_name']}' and user_id <> ''"
     )
     assert rows[0]["users"] == check["users"]
+
+
+def test_recommendations_are_computed_anew_when_something_is_new(place: Place) -> None:
+    soon = NAIVE + timedelta(hours=1)
+    with place.warehouse.writing() as connection:
+        assert not similarity.is_due(connection, soon)
+        assert similarity.is_due(connection, soon + timedelta(days=1))
+        set_watermark(connection, "user_similarity", 2_999, NAIVE)
+        assert similarity.is_due(connection, soon)
+        set_watermark(connection, "user_similarity", 3_000, NAIVE)
+        of_another_format = "update arrays set data = $data where name = 'user_similarity_format'"
+        (kept,) = connection.execute(
+            "select data from arrays where name = 'user_similarity_format'"
+        ).fetchall()[0]
+        connection.execute(of_another_format, {"data": b"\1\0\0\0"})
+        assert similarity.is_due(connection, soon)
+        connection.execute(of_another_format, {"data": kept})
+        assert not similarity.is_due(connection, soon)
+
+
+def test_the_warehouse_is_free_while_a_model_is_trained(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, opened = fit.learn, []
+
+    def learn(*arguments: Any, **options: Any) -> fit.Learned:
+        with place.warehouse.writing() as connection:
+            opened.append(connection.execute("select count(*) from events").fetchall())
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(fit, "learn", learn)
+    monkeypatch.setattr(predictor, "is_due", lambda *_: True)
+    predictor.train(place.warehouse, NAIVE)
+    assert opened == [[(3_000,)]]
 
 
 def test_a_snapshot_gives_the_recommender_back(place: Place) -> None:
