@@ -57,6 +57,7 @@ TOP = 10
 """Places of the list that a replay looks at."""
 LARGEST_CATALOGUE = 4_000
 """Skills up to which EASE is tried: its time grows with their third power."""
+_AT_ONCE = 1 << 20
 _FIX = "Run `sb refresh --models` to publish it again."
 
 
@@ -104,19 +105,20 @@ class UserSkills:
             raise _bad(f"indptr falls at user {int(np.argmax(sizes < 0))}")
         if len(skills) and (int(skills.min()) < 0 or int(skills.max()) >= n_skills):
             raise _bad(f"indices name skills outside of 0 to {n_skills - 1}")
-        skills = skills.astype(np.int32)
         # Rising within each user means that no skill is there twice.
-        step = np.diff(skills)
-        step[starts[1:-1][(starts[1:-1] > 0) & (starts[1:-1] < len(skills))] - 1] = 1
-        if (step <= 0).any():
+        rises = skills[1:] > skills[:-1]
+        rises[starts[1:-1][(starts[1:-1] > 0) & (starts[1:-1] < len(skills))] - 1] = True
+        if not rises.all():
             raise _bad("indices of a user do not rise")
-        starts = starts.astype(np.int32)
+        users = np.zeros(n_skills, dtype=np.int64)
+        for begin in range(0, len(skills), _AT_ONCE):  # `bincount` makes numbers of 8 bytes
+            users += np.bincount(skills[begin : begin + _AT_ONCE], minlength=n_skills)
+        skills, starts = skills.astype(np.int32), starts.astype(np.int32)
         # As 32-bit numbers the product with the matrix is twice as fast as with bytes.
         ones = sparse.csr_array(
             (np.ones(len(skills), dtype=np.float32), skills, starts),
             shape=(len(sizes), n_skills),
         )
-        users = np.bincount(skills, minlength=n_skills)
         return cls(starts, skills, sizes.astype(np.float32), users, n_skills, ones)
 
     @classmethod

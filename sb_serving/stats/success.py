@@ -124,6 +124,18 @@ _FORM = zlib.crc32(repr([feature[:2] for feature in FEATURES]).encode())
 """Goes with a published model: one of other features, or another order, is refused."""
 
 
+_OWNER = np.repeat(
+    np.arange(len(FEATURES)), [1 + (one.form in ("hour", "weekday")) for one in FEATURES]
+)
+_ARE = {
+    form: np.array([place for place, one in enumerate(FEATURES) if one.form == form])
+    for form in ("rate", "count", "number", "hour", "weekday")
+}
+"""Where the features of each form stand in a row."""
+_OWNS = {form: np.flatnonzero(np.isin(_OWNER, places)) for form, places in _ARE.items()}
+"""And their columns of `basis`."""
+
+
 # --- features ------------------------------------------------------------------------------------
 
 
@@ -193,22 +205,15 @@ def basis(rows: Floats) -> tuple[Floats, Ints]:
     Returns:
         Columns, shape (n, B), and the feature that each belongs to, shape (B,).
     """
-    columns: list[Floats] = []
-    owner: list[int] = []
-    for index, feature in enumerate(FEATURES):
-        value = rows[:, index]
-        if feature.form == "rate":
-            seen = [logit(np.clip(value, 1e-3, 1.0 - 1e-3))]
-        elif feature.form == "count":
-            seen = [np.log1p(np.maximum(value, 0.0))]
-        elif feature.form == "number":
-            seen = [value]
-        else:
-            angle = value * (2.0 * np.pi / (24 if feature.form == "hour" else 7))
-            seen = [np.sin(angle), np.cos(angle)]
-        columns += seen
-        owner += [index] * len(seen)
-    return np.stack(columns, axis=1), np.array(owner)
+    seen = np.empty((len(rows), len(_OWNER)))
+    seen[:, _OWNS["rate"]] = logit(np.clip(rows[:, _ARE["rate"]], 1e-3, 1.0 - 1e-3))
+    seen[:, _OWNS["count"]] = np.log1p(np.maximum(rows[:, _ARE["count"]], 0.0))
+    seen[:, _OWNS["number"]] = rows[:, _ARE["number"]]
+    for form, period in (("hour", 24), ("weekday", 7)):
+        angle = rows[:, _ARE[form]] * (2.0 * np.pi / period)
+        seen[:, _OWNS[form][0::2]] = np.sin(angle)
+        seen[:, _OWNS[form][1::2]] = np.cos(angle)
+    return seen, _OWNER
 
 
 def _counts(columns: Mapping[str, ArrayLike], name: str) -> tuple[Floats, Floats]:
