@@ -26,7 +26,7 @@ from typing import Literal, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit, ndtr
+from scipy.special import expit, ndtr, ndtri
 
 from sb_serving.stats.fdr import benjamini_hochberg
 
@@ -54,8 +54,10 @@ HISTORY = 28
 _SIGMA = 0.05 * 2.0 ** np.arange(7)
 _RHO = np.array([0.0, 1 / 3, 3 / 5, 7 / 9, 15 / 17])
 """Each step doubles the noise of a long mean, which grows by (1 + rho) / (1 - rho)."""
-_SIGMAS = np.concatenate([[0.0], np.repeat(_SIGMA, len(_RHO))])
-_RHOS = np.concatenate([[0.0], np.tile(_RHO, len(_SIGMA))])
+_SIGMAS = np.concatenate([[0.0], np.tile(_SIGMA, len(_RHO))])
+_RHOS = np.concatenate([[0.0], np.repeat(_RHO, len(_SIGMA))])
+_WHITE = 1 + len(_SIGMA)
+"""The first points of the grid, those without correlation."""
 _NO_NOISE = 0.25
 """Prior weight of sigma = 0; the rest is half-Cauchy in sigma with this scale, flat in rho."""
 _NOISE_SCALE = 0.3
@@ -63,7 +65,7 @@ _PRIOR_SKILLS = 10.0
 """The prior weighs as much as this many skills of the scan."""
 _WEEKDAY_SD = 1.0
 """Spread of weekday effects on the link's scale; keeps a weekday without failures finite."""
-_CHUNK = 4_500
+_CHUNK = 1_500
 """Skills times days fitted at a time, so that the arrays stay in the processor's cache."""
 _TINY = 1e-9
 
@@ -419,20 +421,25 @@ def _count_lines(days: _Days, *, rate: bool) -> _Lines:
     share = (days.total.sum(axis=1) + 0.5) / (days.n.sum(axis=1) + (1.0 if rate else 0.0))
     beta = np.zeros((len(x), x.shape[2]))
     beta[:, 0] = np.log(share / (1.0 - share)) if rate else np.log(share)
+    eta, weight, residual = np.empty((3, *days.n.shape))
+    left = np.arange(len(x))
     for _ in range(100):
-        eta = np.clip(np.einsum("stp,sp->st", x, beta), -30.0, 30.0)
-        mean = expit(eta) if rate else np.exp(eta)
-        weight = np.maximum(days.n * mean * (1.0 - mean if rate else 1.0), 0.0)
-        inverse = np.linalg.inv(turned @ (x * weight[:, :, None]) + np.diag(penalty))
-        leverage = weight * ((x @ inverse) * x).sum(axis=2)
-        total = days.total + leverage * (0.5 - mean if rate else 0.5)
-        residual = np.where(days.n > 0, total - days.n * mean, 0.0)
-        score = np.einsum("stp,st->sp", x, residual) - penalty * beta
-        step = np.einsum("spq,sq->sp", inverse, score)
+        of, n, total = x[left], days.n[left], days.total[left]
+        at = np.clip((of @ beta[left, :, None])[..., 0], -30.0, 30.0)
+        mean = expit(at) if rate else np.exp(at)
+        w = np.maximum(n * mean * (1.0 - mean if rate else 1.0), 0.0)
+        inverse = np.linalg.inv(turned[left] @ (of * w[:, :, None]) + np.diag(penalty))
+        leverage = w * ((of @ inverse) * of).sum(axis=2)
+        total = total + leverage * (0.5 - mean if rate else 0.5)
+        off = np.where(n > 0, total - n * mean, 0.0)
+        eta[left], weight[left], residual[left] = at, w, off
+        score = (turned[left] @ off[:, :, None])[..., 0] - penalty * beta[left]
+        step = (inverse @ score[:, :, None])[..., 0]
         largest = np.abs(step).max(axis=1, initial=0.0)
         # A step of more than 2 on the log scale overshoots where a rate is near 0 or 1.
-        beta += step * np.minimum(1.0, 2.0 / np.maximum(largest, _TINY))[:, None]
-        if largest.max(initial=0.0) < 1e-8:
+        beta[left] += step * np.minimum(1.0, 2.0 / np.maximum(largest, _TINY))[:, None]
+        left = left[largest >= 1e-8]
+        if len(left) == 0:
             break
     seen = weight > 0
     variance = np.divide(1.0, weight, out=np.full_like(weight, np.inf), where=seen)
@@ -445,9 +452,9 @@ def _log_lines(days: _Days) -> _Lines:
     x, penalty = _design(days)
     mean = days.total / np.maximum(days.n, 1.0)
     inverse = np.linalg.inv(x.transpose(0, 2, 1) @ (x * days.n[:, :, None]) + np.diag(penalty))
-    beta = np.einsum("spq,stq,st->sp", inverse, x, days.n * mean)
-    between = (days.n * (mean - np.einsum("stp,sp->st", x, beta)) ** 2).sum(axis=1)
-    rank = np.einsum("spq,stp,stq,st->s", inverse, x, x, days.n)
+    beta = inverse @ (x.transpose(0, 2, 1) @ (days.n * mean)[:, :, None])
+    between = (days.n * (mean - (x @ beta)[..., 0]) ** 2).sum(axis=1)
+    rank = (days.n * ((x @ inverse) * x).sum(axis=2)).sum(axis=1)
     spread = (days.scatter + between) / np.maximum(days.n.sum(axis=1) - rank, 1.0)
     seen = days.n > 0
     variance = np.full_like(days.n, np.inf)
@@ -471,47 +478,130 @@ class _Fits:
 
 
 def _fit_grid(lines: _Lines, asked: Floats) -> _Fits:
-    """Generalised least squares with AR(1) noise on top of counting noise, by a Kalman filter.
+    """Generalised least squares with AR(1) noise on top of counting noise.
 
-    Response and columns pass through one filter whose innovations are independent, so that plain
-    least squares on the innovations is the generalised fit. Source: P. de Jong, Annals of
-    Statistics 19 (1991), 1073-1083.
+    A filter turns response and columns into innovations, which are independent, so that plain least
+    squares on the innovations is the generalised fit. Source: P. de Jong, Annals of Statistics 19
+    (1991), 1073-1083.
+
+    Grid and skills lie last in the arrays: thousands of small systems are solved in the few steps
+    of one, each of them one operation on long rows.
 
     Args:
         lines: Working data.
         asked: Combinations of the coefficients whose variance is asked for, shape (S, P, C).
     """
     skills, length, width = lines.x.shape
+    squares = np.empty((width + 1, width + 1, len(_SIGMAS), skills))
+    log_det = np.empty((len(_SIGMAS), skills))
     columns = np.concatenate([lines.x, lines.y[:, :, None]], axis=2)
-    seen = np.isfinite(lines.variance)
-    innovations = np.empty((skills, len(_SIGMAS), length, width + 1))
-    log_det = np.zeros((skills, len(_SIGMAS)))
-    state = np.zeros((skills, len(_SIGMAS), width + 1))
-    uncertain = np.tile(_SIGMAS**2, (skills, 1))
+    chunk = max(_CHUNK // length, 1)
+    for start in range(0, skills, chunk):
+        part = slice(start, start + chunk)
+        for grid, found in (
+            (slice(0, _WHITE), _white_squares(columns[part], lines.variance[part])),
+            (slice(_WHITE, None), _filtered_squares(columns[part], lines.variance[part])),
+        ):
+            squares[:, :, grid, part], log_det[grid, part] = found
+    right = np.empty((width, 1 + asked.shape[2], *log_det.shape))
+    right[:, 0] = squares[:width, width]
+    right[:, 1:] = asked.transpose(1, 2, 0)[:, :, None]
+    normal = squares[:width, :width]
+    normal[np.arange(width), np.arange(width)] += lines.penalty[:, None, None]
+    solved, log_det_normal = _solve(normal, right)
+    rss = squares[width, width] - (right[:, 0] * solved[:, 0]).sum(axis=0)
+    variance = (right[:, 1:] * solved[:, 1:]).sum(axis=0)
+    return _Fits(
+        -0.5 * (log_det + log_det_normal + rss).T,
+        solved[:, 0].transpose(2, 1, 0).copy(),
+        variance.transpose(2, 1, 0).copy(),
+    )
+
+
+def _white_squares(columns: Floats, variance: Floats) -> tuple[Floats, Floats]:
+    """What `_filtered_squares` gives for the grid's points without correlation: weighted sums."""
+    skills, length, width = columns.shape
+    total = _SIGMAS[:_WHITE, None] ** 2 + variance[:, None]
+    products = (columns[..., None] * columns[:, :, None]).reshape(skills, length, width**2)
+    squares = ((1.0 / total) @ products).reshape(skills, _WHITE, width, width)
+    total[np.isinf(total)] = 1.0
+    return squares.transpose(2, 3, 1, 0), np.log(total).sum(axis=2).T
+
+
+def _filtered_squares(columns: Floats, variance: Floats) -> tuple[Floats, Floats]:
+    """Products of the innovations of a Kalman filter, for the grid's points with correlation.
+
+    Args:
+        columns: Columns of the model and response, shape (S, T, K).
+        variance: Of the response from counting alone, infinite without data, shape (S, T).
+
+    Returns:
+        Sums over the days of the products of every two columns' innovations over their variance,
+        the second column not before the first, shape (K, K, G, S); and the log of the determinant
+        of the response's covariance, shape (G, S).
+    """
+    skills, length, width = columns.shape
+    rho, sigma = _RHO[1:, None, None], _SIGMA[:, None]
+    grid = (len(rho), len(sigma), skills)
+    of_innovation, kept = np.empty((2, length, *grid))
+    uncertain = np.broadcast_to(sigma**2, grid)
     for t in range(length):
-        variance = uncertain + lines.variance[:, t, None]
-        innovation = columns[:, t, None, :] - state
-        innovations[:, :, t] = innovation / np.sqrt(variance)[:, :, None]
-        log_det += np.log(np.where(seen[:, t, None], variance, 1.0))
-        gain = uncertain / variance
-        state = (state + gain[:, :, None] * innovation) * _RHOS[:, None]
-        uncertain = _RHOS**2 * uncertain * (1.0 - gain) + _SIGMAS**2 * (1.0 - _RHOS**2)
-    squares = innovations.transpose(0, 1, 3, 2) @ innovations
-    normal = squares[:, :, :width, :width] + np.diag(lines.penalty)
-    wanted = np.empty((skills, len(_SIGMAS), width, 1 + asked.shape[2]))
-    wanted[..., 0] = squares[:, :, :width, width]
-    wanted[..., 1:] = asked[:, None]
-    solved = np.linalg.solve(normal, wanted)
-    rss = squares[:, :, width, width] - (wanted[..., 0] * solved[..., 0]).sum(axis=2)
-    log_likelihood = -0.5 * (log_det + np.linalg.slogdet(normal)[1] + rss)
-    variance = (wanted[..., 1:] * solved[..., 1:]).sum(axis=2)
-    return _Fits(log_likelihood, solved[..., 0], variance)
+        np.add(uncertain, variance[:, t], out=of_innovation[t])
+        np.subtract(1.0, uncertain / of_innovation[t], out=kept[t])
+        uncertain = rho**2 * uncertain * kept[t] + sigma**2 * (1.0 - rho**2)
+    kept *= rho
+    weight = 1.0 / np.sqrt(of_innovation)
+    of_innovation[np.isinf(of_innovation)] = 1.0
+    # The error of the prediction is that of the day before as far as the filter kept it, and what
+    # is new beyond the noise's own memory.
+    turned = np.ascontiguousarray(columns.transpose(1, 2, 0))[:, :, None, None]
+    new = np.repeat(turned, len(rho), axis=2)
+    new[1:] -= rho * turned[:-1]
+    error = np.zeros((width, *grid))
+    innovations = np.empty((length, width, *grid))
+    for t in range(length):
+        error *= kept[t - 1]
+        error += new[t]
+        np.multiply(error, weight[t], out=innovations[t])
+    flat = innovations.reshape(length, width, -1)
+    squares = np.zeros((width, width, flat.shape[2]))
+    for k in range(width):
+        np.einsum("tn,tkn->kn", flat[:, k], flat[:, k:], out=squares[k, k:])
+    shape = (len(rho) * len(sigma), skills)
+    log_det = np.log(of_innovation).sum(axis=0)
+    return squares.reshape(width, width, *shape), log_det.reshape(shape)
+
+
+def _solve(matrix: Floats, right: Floats) -> tuple[Floats, Floats]:
+    """Solve many small symmetric, positive definite systems at once, by elimination.
+
+    Args:
+        matrix: Upper triangles, overwritten, shape (P, P, ...).
+        right: Right sides, shape (P, C, ...).
+
+    Returns:
+        The solutions, shape (P, C, ...), and the log of the determinants, shape (...).
+    """
+    solved = right.copy()
+    log_det = np.zeros(matrix.shape[2:])
+    for k in range(len(matrix)):
+        pivot = matrix[k, k]
+        log_det += np.log(pivot)
+        for i in range(k + 1, len(matrix)):
+            factor = matrix[k, i] / pivot
+            matrix[i, i:] -= factor * matrix[k, i:]
+            solved[i] -= factor * solved[k]
+    for k in range(len(matrix) - 1, -1, -1):
+        for i in range(k + 1, len(matrix)):
+            solved[k] -= matrix[k, i] * solved[i]
+        solved[k] /= matrix[k, k]
+    return solved, log_det
 
 
 def _prior() -> Floats:
     """Weight of every point of the grid before any data, shape (G,)."""
     # Points lie evenly on the log scale, where the half-Cauchy density gains a factor sigma.
-    noise = np.repeat(_SIGMA / (1.0 + (_SIGMA / _NOISE_SCALE) ** 2), len(_RHO))
+    noise = np.tile(_SIGMA / (1.0 + (_SIGMA / _NOISE_SCALE) ** 2), len(_RHO))
     return np.concatenate([[_NO_NOISE], (1.0 - _NO_NOISE) * noise / noise.sum()])
 
 
@@ -531,16 +621,31 @@ def _weigh(log_likelihood: Floats) -> Floats:
 
 
 def _tail_bounds(weights: Floats, centre: Floats, sd: Floats) -> tuple[Floats, Floats]:
-    """The 2.5 % and 97.5 % points of each row's mixture of normals, by bisection."""
+    """The 2.5 % and 97.5 % points of each row's mixture of normals, to 1e-10 of its widest sd.
+
+    By Newton's method on the normal scale, where a mixture is nearly a line; a step that leaves
+    the bracket halves it instead.
+    """
+    mean = (weights * centre).sum(axis=1)
+    around = np.sqrt((weights * (sd**2 + (centre - mean[:, None]) ** 2)).sum(axis=1))
+    enough = 1e-10 * sd.max(axis=1)
 
     def quantile(share: float) -> Floats:
         low, high = (centre - 10.0 * sd).min(axis=1), (centre + 10.0 * sd).max(axis=1)
-        for _ in range(40):  # to 1e-11 of the widest spread
-            middle = (low + high) / 2.0
-            below = (weights * ndtr((middle[:, None] - centre) / sd)).sum(axis=1) < share
-            low, high = np.where(below, middle, low), np.where(below, high, middle)
-        found: Floats = (low + high) / 2.0
-        return found
+        at = mean + ndtri(share) * around
+        for _ in range(100):
+            deviate = (at[:, None] - centre) / sd
+            below = (weights * ndtr(deviate)).sum(axis=1)
+            density = (weights * np.exp(-0.5 * deviate**2) / sd).sum(axis=1)
+            low, high = np.where(below < share, at, low), np.where(below < share, high, at)
+            score = ndtri(below)
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                better = at + (ndtri(share) - score) * np.exp(-0.5 * score**2) / density
+            inside = (better >= low) & (better <= high)
+            before, at = at, np.where(inside, better, (low + high) / 2.0)
+            if (np.abs(at - before) <= enough).all():
+                break
+        return at
 
     return quantile(0.025), quantile(0.975)
 
@@ -568,21 +673,15 @@ def _fit(days: _Days, metric: Metric) -> list[_Fitted]:
     else:
         lines = _count_lines(days, rate=metric == "completion_rate")
     ends = _ends(days, lines)
-    chunk = max(_CHUNK // days.n.shape[1], 1)
-    parts = []
-    for start in range(0, len(days.n), chunk):
-        part = slice(start, start + chunk)
-        some = _Lines(lines.y[part], lines.variance[part], lines.x[part], lines.penalty)
-        parts.append(_fit_grid(some, ends.asked[part]))
-    weights = _weigh(np.concatenate([part.log_likelihood for part in parts]))
-    beta = np.concatenate([part.beta for part in parts])
-    sd = np.sqrt(np.concatenate([part.variance for part in parts]))
-    centre = np.einsum("sgp,spc->sgc", beta, ends.asked)
+    fits = _fit_grid(lines, ends.asked)
+    weights = _weigh(fits.log_likelihood)
+    sd = np.sqrt(fits.variance)
+    centre = fits.beta @ ends.asked
     slopes, sd_slope = centre[..., 0], sd[..., 0]
     below = (weights * ndtr(-slopes / sd_slope)).sum(axis=1)
     above = (weights * ndtr(slopes / sd_slope)).sum(axis=1)
     p_value = np.minimum(2.0 * np.minimum(below, above), 1.0)
-    mean = np.einsum("sg,sgp->sp", weights, beta)
+    mean = np.einsum("sg,sgp->sp", weights, fits.beta)
     bounds = [_tail_bounds(weights, centre[..., i], sd[..., i]) for i in range(3)]
     return _read_off(days, lines, metric, ends, mean, bounds, p_value)
 
