@@ -11,6 +11,7 @@ from typing import Any
 
 import duckdb
 import numpy as np
+from numpy.typing import NDArray
 
 _DTYPES = {
     "BIGINT": "int64",
@@ -58,32 +59,68 @@ def insert(
         KeyError: A row lacks a column.
         ValueError: A row has a value that the table has no column for.
     """
-    columns = connection.execute(
-        "select column_name, data_type from information_schema.columns"
-        " where table_name = ? and table_schema = 'main' and table_catalog = current_database()"
-        " order by ordinal_position",
-        [table],
-    ).fetchall()
-    names = [name for name, _ in columns]
     for row in rows:
-        if unknown := row.keys() - set(names):
-            raise ValueError(f"{table} has no column {', '.join(sorted(unknown))}")
-    new_rows = {name: _column([row[name] for row in rows], kind) for name, kind in columns}
+        if row.keys() != rows[0].keys():
+            raise KeyError(f"rows of {table} differ in columns: {row.keys() ^ rows[0].keys()}")
+    names = rows[0].keys() if rows else _kinds(connection, table)
+    return replace_columns(connection, table, {name: [row[name] for row in rows] for name in names})
+
+
+def replace_columns(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: Mapping[str, Sequence[Any] | NDArray[Any]],
+) -> int:
+    """`replace`, from columns.
+
+    Args:
+        connection: The warehouse.
+        table: Its name.
+        columns: One list or array per column of the table, all of one length; None, or a masked
+            value, is NULL.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        KeyError: A column is missing.
+        ValueError: The table has no such column.
+    """
+    kinds = _kinds(connection, table)
+    if unknown := columns.keys() - kinds.keys():
+        raise ValueError(f"{table} has no column {', '.join(sorted(unknown))}")
+    new_rows = {name: _column(columns[name], kind) for name, kind in kinds.items()}
+    rows = len(next(iter(new_rows.values())))
+    connection.execute(f"delete from {table}")  # noqa: S608 (names of our own schema)
     if rows:
-        listed = ", ".join(f'"{name}"' for name in names)
+        listed = ", ".join(f'"{name}"' for name in kinds)
         connection.execute(
             f"insert into {table} ({listed}) select {listed} from new_rows"  # noqa: S608
         )
     del new_rows  # DuckDB found it by its name
-    return len(rows)
+    return rows
 
 
-def _column(values: list[Any], kind: str) -> Any:
+def _kinds(connection: duckdb.DuckDBPyConnection, table: str) -> dict[str, str]:
+    """A table's columns and their types."""
+    return dict(
+        connection.execute(
+            "select column_name, data_type from information_schema.columns"
+            " where table_name = ? and table_schema = 'main'"
+            " and table_catalog = current_database() order by ordinal_position",
+            [table],
+        ).fetchall()
+    )
+
+
+def _column(values: Sequence[Any] | NDArray[Any], kind: str) -> Any:
     dtype = _DTYPES.get(kind)
     if dtype is None:
         column = np.empty(len(values), dtype=object)
         column[:] = values
         return column
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        return values.astype(dtype)
     missing = np.array([value is None for value in values], dtype=bool)
     filled = np.array([0 if value is None else value for value in values], dtype=dtype)
     return np.ma.masked_array(filled, mask=missing)

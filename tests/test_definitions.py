@@ -28,6 +28,7 @@ BASE = {
     "skill_totals": ("series", {"duckdb"}, "warehouse", ["events"]),
     "session_skill": ("series", {"duckdb"}, "warehouse", ["events"]),
     "user_skill": ("series", {"duckdb"}, "warehouse", ["events"]),
+    "skill_session_size": ("series", {"duckdb"}, "warehouse", ["events"]),
     "pair_count": ("series", {"duckdb"}, "warehouse", ["events"]),
     "skill_categories": ("ingest", {"duckdb"}, "warehouse", ["skills_db", "events"]),
     "skill_community_baselines": (
@@ -40,19 +41,19 @@ BASE = {
         "models",
         {"python", "duckdb"},
         "warehouse",
-        ["session_skill", "pair_count", "skill_totals"],
+        ["skill_session_size", "pair_count", "skill_totals"],
     ),
     "skill_clusters": (
         "models",
         {"python", "duckdb"},
         "warehouse",
-        ["session_skill", "skill_totals"],
+        ["session_skill", "skill_session_size", "skill_totals"],
     ),
     "skill_cluster_membership": (
         "models",
         {"python", "duckdb"},
         "warehouse",
-        ["session_skill", "skill_totals"],
+        ["session_skill", "skill_session_size", "skill_totals"],
     ),
     "skill_trends": (
         "models",
@@ -82,6 +83,7 @@ CHECKS = {
     ("skill_time_series", "equals_recount", False),
     ("skill_totals", "equals_recount", False),
     ("pair_count", "equals_recount", False),
+    ("skill_dependencies", "equals_recount", False),
     ("predictor_totals", "equals_recount", False),
 }
 """Asset, check, whether it blocks."""
@@ -182,7 +184,10 @@ def test_a_refresh_leaves_the_audit_out(built: dg.Definitions) -> None:
     audit = {node.name for node in built.resolve_job_def("audit").nodes}
     assert audit == {
         f"{table}_equals_recount"
-        for table in ("skill_time_series", "skill_totals", "pair_count", "predictor_totals")
+        for table in (
+            *("skill_time_series", "skill_totals", "pair_count", "predictor_totals"),
+            "skill_dependencies",
+        )
     }
     full = {node.name for node in built.resolve_job_def("full_refresh").nodes}
     assert full >= steps

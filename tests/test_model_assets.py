@@ -22,6 +22,7 @@ from sb_pipelines import analyze, plots, tables
 from sb_pipelines.analyze import Events
 from sb_pipelines.definitions import build
 from sb_pipelines.defs import (
+    audit,
     baselines,
     clusters,
     dependencies,
@@ -210,7 +211,7 @@ def test_dependencies_are_those_of_the_events_themselves(place: Path) -> None:
     found = dependencies.update(at(place), NAIVE)
     store = Events.from_store(place / "skills.db")
     pairs = analyze.analyze("lift", store, {})["pairs"]
-    assert len(found) == len(pairs) > 50
+    assert len(found["skill_a"]) == len(pairs) > 50
     stored = rows(place, "from skill_dependencies")
     by_pair = {(row["skill_a"], row["skill_b"]): row for row in stored}
     for pair in pairs:
@@ -265,13 +266,21 @@ def test_order_folded_in_batches_is_that_of_all_events(
                 )
             set_watermark(connection, "events", len(seen), NAIVE)
             sets.fold_sets(connection)
-            dependencies.fold_order(connection)
+            sets.fold_order(connection)
+        (order,) = (grown for grown in audit.GROWN if grown.until == "order")
+        assert not any(audit.differing(connection, order).values())
         found = {
             (a, b): tuple(order)
             for a, b, *order in connection.execute(
                 "select a.skill_name, b.skill_name, n_a_first, n_b_first, n_tied from pair_order o"
                 " join skill_key a on a.skill = o.a join skill_key b on b.skill = o.b"
             ).fetchall()
+        }
+        connection.execute("update session_first_use set first_at = '2020-01-01'")
+        connection.execute("update pair_order set n_tied = n_tied + 1")
+        assert audit.differing(connection, order) == {
+            "session_first_use": len({(session, skill) for skill, session, _ in seen}),
+            "pair_order": len(found),
         }
     first: dict[tuple[str, str], int] = {}
     for skill, session, minute in seen:
@@ -303,7 +312,8 @@ def test_which_comes_second_has_its_share_and_interval(tmp_path: Path) -> None:
                 )
             )
     recorded += [invocation(100 + i, skill_name="other", session_id=f"o{i}") for i in range(10)]
-    (row,) = dependencies.update(refreshed(tmp_path, recorded), NAIVE)
+    dependencies.update(refreshed(tmp_path, recorded), NAIVE)
+    (row,) = rows(tmp_path, "from skill_dependencies")
     assert (row["skill_a"], row["skill_b"], row["then_skill"]) == ("plan", "write", "write")
     assert (row["order_n"], row["order_share"]) == (9, pytest.approx(8 / 9))
     assert row["order_p_value"] == pytest.approx(2 * (1 + 9) / 2**9)
@@ -380,7 +390,7 @@ def test_without_data_every_table_is_computed_and_empty(tmp_path: Path) -> None:
     assert trends.update(warehouse, NAIVE) == []
     with warehouse.writing() as connection:
         assert baselines.update(connection, NAIVE) == baselines.Updated([], 0)
-    assert dependencies.update(warehouse, NAIVE) == []
+    assert len(dependencies.update(warehouse, NAIVE)["skill_a"]) == 0
     found = clusters.update(warehouse, NAIVE)
     assert found is not None
     assert found.clusters == ()

@@ -1,4 +1,4 @@
-"""`session_skill`, `user_skill`, `pair_count`: folded news equal a count from the beginning."""
+"""`session_skill` and the tables beside it: folded news equal a count from the beginning."""
 
 from __future__ import annotations
 
@@ -40,12 +40,14 @@ def add(connection: duckdb.DuckDBPyConnection, rows: list[Event]) -> None:
 
 
 def named(connection: duckdb.DuckDBPyConnection) -> dict[str, Any]:
-    """The three tables, told by names."""
+    """The tables, told by names."""
     tables = {
         "session_skill": "select session_id, skill_name, kind from session_skill"
         " join session_key using (session) join skill_key using (skill)",
         "user_skill": "select user_id, skill_name, kind, decided from user_skill"
         " join user_key using (user_number) join skill_key using (skill)",
+        "skill_session_size": "select skill_name, kind, size, n from skill_session_size"
+        " join skill_key using (skill)",
         "pair_count": "select x.skill_name, x.kind, y.skill_name, y.kind, n from pair_count"
         " join skill_key x on x.skill = a join skill_key y on y.skill = b",
     }
@@ -71,8 +73,11 @@ def counted(recorded: list[Event]) -> dict[str, Any]:
             sorted((skill, kind) for own, skill, kind in held if own == session), 2
         )
     )
+    sizes = Counter(session for session, *_ in held)
+    of_size = Counter((skill, kind, sizes[session]) for session, skill, kind in held)
     return {
         "session_skill": sorted(held),
+        "skill_session_size": sorted((*key, n) for key, n in of_size.items()),
         "user_skill": sorted(used),
         "pair_count": sorted((*pair, n) for pair, n in together.items()),
     }
@@ -113,6 +118,13 @@ def test_a_session_worked_by_hand(
             ("s2", *read),
             ("s2", *commit),
         ],
+        "skill_session_size": [
+            (*read, 2, 1),
+            (*read, 3, 1),
+            (*command, 3, 1),
+            (*commit, 2, 1),
+            (*commit, 3, 1),
+        ],
         "user_skill": [
             ("u1", *read, True),
             ("u1", *command, False),
@@ -124,6 +136,7 @@ def test_a_session_worked_by_hand(
     }
 
 
+(SETS,) = (grown for grown in audit.GROWN if grown.compared[0] == "pair_count")
 BATCHES = 50
 
 DRAWN = {
@@ -162,7 +175,7 @@ def fold_batches(seed: int, skills: int, sessions: int, users: int, late: float)
             recorded += rows
             sets.fold_sets(connection)
         assert named(connection) == counted(recorded)
-        assert audit.differing(connection, audit.GROWN[-1]) == dict.fromkeys(sets.SETS, 0)
+        assert audit.differing(connection, SETS) == dict.fromkeys(sets.SETS, 0)
 
 
 @settings(max_examples=5, deadline=None)
@@ -180,6 +193,8 @@ def test_folded_batches_equal_a_count_from_the_beginning(**drawn: Any) -> None:
         ("delete from session_skill where skill = 1", {"session_skill"}),
         ("insert into session_skill from session_skill limit 1", {"session_skill"}),
         ("update user_skill set decided = not decided", {"user_skill"}),
+        ("update skill_session_size set size = 2", {"skill_session_size"}),
+        ("delete from skill_session_size where skill = 1", {"skill_session_size"}),
     ],
 )
 def test_the_audit_finds_what_is_wrong(
@@ -195,7 +210,7 @@ def test_the_audit_finds_what_is_wrong(
         ],
     )
     sets.fold_sets(warehouse)
-    assert {*audit.differing(warehouse, audit.GROWN[-1]).values()} == {0}
+    assert {*audit.differing(warehouse, SETS).values()} == {0}
     warehouse.execute(damage)
-    found = audit.differing(warehouse, audit.GROWN[-1])
+    found = audit.differing(warehouse, SETS)
     assert {table for table, rows in found.items() if rows} == tables

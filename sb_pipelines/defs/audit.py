@@ -24,14 +24,24 @@ class Grown:
     """Tables that grow together.
 
     Attributes:
-        compared: The tables; the first one's asset has the check.
+        compared: The tables.
         helpers: Other tables that their function writes.
         count: The function of the assets that computes them.
+        until: The watermark up to which they have come.
+        asset: The asset that has the check; default the first table's own.
     """
 
     compared: tuple[str, ...]
     helpers: tuple[str, ...]
     count: Callable[[duckdb.DuckDBPyConnection], object]
+    until: str = "events"
+    asset: str = ""
+
+
+def _sets_and_order(connection: duckdb.DuckDBPyConnection) -> None:
+    """The order of first uses stands on the numbers of the sets."""
+    sets.fold_sets(connection)
+    sets.fold_order(connection)
 
 
 GROWN = (
@@ -42,7 +52,18 @@ GROWN = (
     ),
     Grown(("skill_totals",), (), time_series.fold_totals),
     Grown(("predictor_totals",), (), predictor_totals.fold_totals),
-    Grown(("pair_count", "session_skill", "user_skill"), sets.KEYS, sets.fold_sets),
+    Grown(
+        ("pair_count", "session_skill", "skill_session_size", "user_skill"),
+        sets.KEYS,
+        sets.fold_sets,
+    ),
+    Grown(
+        ("pair_order", "session_first_use"),
+        (*sets.KEYS, *sets.SETS),
+        _sets_and_order,
+        until="order",
+        asset="skill_dependencies",
+    ),
 )
 
 
@@ -56,7 +77,7 @@ def differing(connection: duckdb.DuckDBPyConnection, grown: Grown) -> dict[str, 
     Returns:
         By table, how many rows differ from the recount, or stand on one side only.
     """
-    known, at = watermark(connection, "events")
+    known, at = watermark(connection, grown.until)
     shadows = ("watermarks", *grown.helpers, *grown.compared)
     for table in shadows:
         connection.execute(f"create temp table {table} as from {table} limit 0")
@@ -85,9 +106,9 @@ def equals_recount(grown: Grown) -> dg.AssetChecksDefinition:
     """The audit of tables that grow together."""
 
     @dg.asset_check(
-        asset=grown.compared[0],
+        asset=grown.asset or grown.compared[0],
         name="equals_recount",
-        additional_deps=grown.compared[1:],
+        additional_deps=() if grown.asset else grown.compared[1:],
         pool=POOL,
         description=f"Every row of {', '.join(grown.compared)} equals what is counted anew from"
         " all events.",

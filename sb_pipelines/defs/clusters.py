@@ -80,6 +80,7 @@ def read_sessions(connection: duckdb.DuckDBPyConnection, most: int, seed: int = 
     """
     choose_skills(connection)
     found = connection.execute(sql.load("warehouse/skill_sessions.sql")).fetchnumpy()
+    found = {name: column[np.ma.getdata(found["chosen"])] for name, column in found.items()}
     number = np.ma.getdata(found["skill"]).astype(np.int64)
     ((last,),) = connection.execute(
         "select coalesce(max(session), 0) from session_skill"
@@ -194,7 +195,7 @@ def plot(found: Clustering) -> str:
 def _spec(table: str, description: str) -> dg.AssetSpec:
     return dg.AssetSpec(
         table,
-        deps=["session_skill", "skill_totals"],
+        deps=["session_skill", "skill_session_size", "skill_totals"],
         group_name=SLOW_GROUP,
         owners=OWNERS,
         kinds={"python", "duckdb"},

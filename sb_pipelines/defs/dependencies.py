@@ -1,14 +1,15 @@
 """`skill_dependencies`: which skills go together in a session, and which comes first.
 
-Here: counts out of the sets, the order of first uses that is folded in as events arrive, and the
-table. The tests are `sb_serving.stats.lift`, their meaning `docs/statistics/lift.md`.
+Here: counts out of the sets, and the table. The tests are `sb_serving.stats.lift`, their
+meaning `docs/statistics/lift.md`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import duckdb
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb_pipelines import plots, tables
+from sb_pipelines.defs import sets
 from sb_pipelines.defs.automation import SLOW_GROUP
 from sb_pipelines.defs.checks import no_broken_rows
 from sb_pipelines.resources import (
@@ -30,11 +32,11 @@ from sb_pipelines.resources import (
 from sb_serving import sql, times
 from sb_serving.settings import Settings
 
+if TYPE_CHECKING:
+    from sb_serving.stats.session_null import PairCounts
+
 MIN_SESSIONS = 5
 """Joint sessions from which a pair is listed."""
-
-BATCH_IDS = 4_000_000
-"""Ids whose order is folded in at once: bounds the memory of a first load."""
 
 PLOTTED = 20
 
@@ -46,74 +48,19 @@ class Counted:
     """What the tests of pairs need to know; skills are numbered by the order of their names.
 
     Attributes:
-        names: Names.
-        kinds: Their kinds.
-        n_sessions: All sessions that hold any of them.
-        skill_sessions: Sessions that hold each skill, shape (skills,).
-        skill_log_size: Sum of ln(size) over these, shape (skills,).
-        sizes: The distinct session sizes, shape (sizes,).
-        size_sessions: Sessions of each size, shape (sizes,).
-        a: First skill of each pair, below `b`, shape (pairs,).
-        b: Second skill.
-        n_ab: Sessions that hold both.
-        order: First uses: sessions with `a` first, `b` first, tied; shape (3, pairs).
+        names: Names; one that has a second kind is there twice, and its second kind in no pair.
+        kinds: Name -> main kind.
+        pairs: Sessions, skills, and the pairs of skills.
+        order: First uses: sessions with the pair's first skill first, its second skill first,
+            tied; shape (3, pairs).
         watermark_id: Every invocation up to this id is in.
     """
 
     names: list[str]
-    kinds: list[str]
-    n_sessions: int
-    skill_sessions: Ints
-    skill_log_size: NDArray[np.float64]
-    sizes: Ints
-    size_sessions: Ints
-    a: Ints
-    b: Ints
-    n_ab: Ints
+    kinds: dict[str, str]
+    pairs: PairCounts
     order: Ints
     watermark_id: int
-
-
-def fold_order(connection: duckdb.DuckDBPyConnection) -> int:
-    """Bring the order of first uses up to the sets' watermark, in the caller's transaction.
-
-    Sessions that the news touch are taken out as they were and put in as they are now, so a late
-    event that makes another skill the first one is counted right.
-
-    Returns:
-        The watermark afterwards.
-    """
-    after, _ = watermark(connection, "order")
-    known, at = watermark(connection, "sets")
-    for start in range(after, known, BATCH_IDS):
-        until = min(start + BATCH_IDS, known)
-        connection.execute(
-            "create or replace temp table news as " + sql.load("warehouse/first_uses.sql"),
-            {"after": start, "until": until},
-        )
-        connection.execute(
-            "create or replace temp table uses_before as select * from session_first_use"
-            " where session in (select session from news)"
-        )
-        connection.execute(
-            "create or replace temp table uses_after as"
-            " select session, skill, min(first_at) as first_at"
-            " from (select * from uses_before union all select * from news) uses"
-            " group by session, skill"
-        )
-        connection.execute(
-            "create or replace temp table counted as " + sql.load("warehouse/pair_order.sql")
-        )
-        connection.execute("delete from pair_order")
-        connection.execute("insert into pair_order select * from counted")
-        connection.execute(
-            "delete from session_first_use where session in (select session from uses_before)"
-        )
-        connection.execute("insert into session_first_use select * from uses_after")
-        for table in ("news", "uses_before", "uses_after", "counted"):
-            connection.execute(f"drop table {table}")
-    set_watermark(connection, "order", known, at)
-    return known
 
 
 def choose_skills(connection: duckdb.DuckDBPyConnection) -> None:
@@ -132,6 +79,8 @@ def read_counts(connection: duckdb.DuckDBPyConnection) -> Counted:
     Args:
         connection: The warehouse; one for reading will do.
     """
+    from sb_serving.stats.session_null import PairCounts
+
     choose_skills(connection)
     found = connection.execute(sql.load("warehouse/skill_sessions.sql")).fetchnumpy()
     sizes = connection.execute(sql.load("warehouse/session_sizes.sql")).fetchnumpy()
@@ -139,7 +88,7 @@ def read_counts(connection: duckdb.DuckDBPyConnection) -> Counted:
         "select p.a, p.b, p.n, o.n_a_first, o.n_b_first, o.n_tied from pair_count p"
         " join pair_order o on o.a = p.a and o.b = p.b"
         " where p.a in (select skill from chosen_skills)"
-        " and p.b in (select skill from chosen_skills) order by p.a, p.b"
+        " and p.b in (select skill from chosen_skills)"
     ).fetchnumpy()
     number = np.ma.getdata(found["skill"]).astype(np.int64)
     place = np.zeros(int(number.max(initial=0)) + 1, dtype=np.int64)
@@ -152,26 +101,30 @@ def read_counts(connection: duckdb.DuckDBPyConnection) -> Counted:
     swap = one > other
     order = np.stack([column("n_a_first"), column("n_b_first"), column("n_tied")])
     order[:2] = np.where(swap, order[1::-1], order[:2])
+    a, b = np.where(swap, other, one), np.where(swap, one, other)
+    by_pair = np.lexsort((b, a))
     size_sessions = np.ma.getdata(sizes["n"]).astype(np.int64)
     known, _ = watermark(connection, "sets")
     return Counted(
         names=[str(name) for name in found["skill_name"]],
-        kinds=[str(kind) for kind in found["kind"]],
-        n_sessions=int(size_sessions.sum()),
-        skill_sessions=np.ma.getdata(found["n"]).astype(np.int64),
-        skill_log_size=np.ma.getdata(found["log_size"]).astype(np.float64),
-        sizes=np.ma.getdata(sizes["size"]).astype(np.int64),
-        size_sessions=size_sessions,
-        a=np.where(swap, other, one),
-        b=np.where(swap, one, other),
-        n_ab=column("n"),
-        order=order,
+        kinds=dict(connection.execute("select skill_name, kind from chosen_skills").fetchall()),
+        pairs=PairCounts(
+            n_sessions=int(size_sessions.sum()),
+            skill_sessions=np.ma.getdata(found["n"]).astype(np.int64),
+            skill_log_size=np.ma.getdata(found["log_size"]).astype(np.float64),
+            sizes=np.ma.getdata(sizes["size"]).astype(np.int64),
+            size_sessions=size_sessions,
+            a=a[by_pair],
+            b=b[by_pair],
+            n_ab=column("n")[by_pair],
+        ),
+        order=order[:, by_pair],
         watermark_id=known,
     )
 
 
-def find_dependencies(counted: Counted, now: datetime) -> list[dict[str, Any]]:
-    """Test every pair; rows as in the table, the surest first.
+def find_dependencies(counted: Counted, now: datetime) -> dict[str, NDArray[Any]]:
+    """Test every pair; the table's columns, the surest pair first.
 
     Args:
         counted: From `read_counts`.
@@ -181,120 +134,107 @@ def find_dependencies(counted: Counted, now: datetime) -> list[dict[str, Any]]:
 
     from sb_serving.stats import lift
 
-    by_pair = np.lexsort((counted.b, counted.a))
-    counts = lift.PairCounts(
-        n_sessions=counted.n_sessions,
-        skill_sessions=counted.skill_sessions,
-        skill_log_size=counted.skill_log_size,
-        sizes=counted.sizes,
-        size_sessions=counted.size_sessions,
-        a=counted.a[by_pair],
-        b=counted.b[by_pair],
-        n_ab=counted.n_ab[by_pair],
-    )
-    orders = {
-        frozenset((one.first, one.then)): one
-        for one in lift.ordered_counts(
-            counted.names, counted.a, counted.b, *counted.order, min_count=MIN_SESSIONS
-        )
-    }
-    kinds = dict(zip(counted.names, counted.kinds, strict=True))
+    counts = counted.pairs
     # Hundreds of small products: a second BLAS thread only waits.
     with threadpool_limits(limits=1):
-        pairs = lift.lift(counted.names, counts, min_count=MIN_SESSIONS)
-    n_ab = np.array([pair.n_ab for pair in pairs])
-    shares = np.stack(
-        [
-            *lift.wilson_ends(n_ab, [pair.n_a for pair in pairs]),
-            *lift.wilson_ends(n_ab, [pair.n_b for pair in pairs]),
-        ]
+        found = lift.lift_columns(counted.names, counts, min_count=MIN_SESSIONS)
+    listed = found["pair"].astype(np.int64)
+    order = lift.order_columns(
+        counted.names, counts.a, counts.b, *counted.order, min_count=MIN_SESSIONS
     )
-    rows = []
-    for pair, (ab_low, ab_high, ba_low, ba_high) in zip(pairs, shares.T.tolist(), strict=True):
-        rows.append(
-            {
-                "skill_a": pair.a,
-                "skill_b": pair.b,
-                "kind_a": kinds[pair.a],
-                "kind_b": kinds[pair.b],
-                "co_occurrence_count": pair.n_ab,
-                "n_sessions": pair.n_sessions,
-                "n_a": pair.n_a,
-                "n_b": pair.n_b,
-                "support": pair.support,
-                "confidence_ab": pair.confidence_ab,
-                "confidence_ab_low": ab_low,
-                "confidence_ab_high": ab_high,
-                "confidence_ba": pair.confidence_ba,
-                "confidence_ba_low": ba_low,
-                "confidence_ba_high": ba_high,
-                "lift_score": pair.lift,
-                "lift_low": pair.lift_low,
-                "lift_high": pair.lift_high,
-                "expected": pair.expected,
-                "p_value": pair.p_value,
-                "q_value": pair.q_value,
-                "significant": pair.significant,
-                "relationship_type": lift.relationship(pair.lift),
-                **_order(orders.get(frozenset((pair.a, pair.b)))),
-                "last_updated": now,
-            }
-        )
-    return rows
+    told = np.full(len(counts.a), -1)
+    told[order["pair"]] = np.arange(len(order["pair"]))
+    told = told[listed]
 
+    def of_order(values: NDArray[Any]) -> NDArray[Any]:
+        if len(values) == 0:
+            return np.full(len(told), None, dtype=object)
+        column = np.ma.masked_array(values[told], mask=told < 0)
+        return column.filled(None) if values.dtype == object else column
 
-def _order(found: Any) -> dict[str, Any]:
-    """The columns that say which skill comes second."""
-    return {
-        "then_skill": found and found.then,
-        "order_n": found and found.n_forward + found.n_backward,
-        "order_share": found and found.share,
-        "order_low": found and found.share_low,
-        "order_high": found and found.share_high,
-        "order_p_value": found and found.p_value,
-        "order_q_value": found and found.q_value,
+    ab_low, ab_high = lift.wilson_ends(found["n_ab"], found["n_a"])
+    ba_low, ba_high = lift.wilson_ends(found["n_ab"], found["n_b"])
+    columns = {
+        "skill_a": found["a"],
+        "skill_b": found["b"],
+        "kind_a": _texts(counted.kinds[name] for name in found["a"]),
+        "kind_b": _texts(counted.kinds[name] for name in found["b"]),
+        "co_occurrence_count": found["n_ab"],
+        "n_sessions": found["n_sessions"],
+        "n_a": found["n_a"],
+        "n_b": found["n_b"],
+        "support": found["support"],
+        "confidence_ab": found["confidence_ab"],
+        "confidence_ab_low": ab_low,
+        "confidence_ab_high": ab_high,
+        "confidence_ba": found["confidence_ba"],
+        "confidence_ba_low": ba_low,
+        "confidence_ba_high": ba_high,
+        "lift_score": found["lift"],
+        "lift_low": found["lift_low"],
+        "lift_high": found["lift_high"],
+        "expected": found["expected"],
+        "p_value": found["p_value"],
+        "q_value": found["q_value"],
+        "significant": found["significant"],
+        "relationship_type": _texts(lift.relationship(one) for one in found["lift"].tolist()),
+        "then_skill": of_order(order["then"]),
+        "order_n": of_order(order["n_forward"] + order["n_backward"]),
+        "order_share": of_order(order["share"]),
+        "order_low": of_order(order["share_low"]),
+        "order_high": of_order(order["share_high"]),
+        "order_p_value": of_order(order["p_value"]),
+        "order_q_value": of_order(order["q_value"]),
+        "last_updated": np.full(len(listed), np.datetime64(now, "us")),
     }
+    surest = np.lexsort((listed, -found["lift"], found["q_value"]))
+    return {name: column[surest] for name, column in columns.items()}
 
 
-def update(warehouse: Warehouse, now: datetime) -> list[dict[str, Any]]:
-    """Compute the table anew.
+def _texts(values: Iterable[str]) -> NDArray[Any]:
+    return np.array(list(values), dtype=object)
+
+
+def update(warehouse: Warehouse, now: datetime) -> dict[str, NDArray[Any]]:
+    """Compute the table anew; its columns, the surest pair first.
 
     Args:
         warehouse: Closed while the pairs are tested, so that others may write it.
         now: When, naive UTC.
     """
     with warehouse.writing() as connection:
-        fold_order(connection)
+        sets.fold_order(connection)
         counted = read_counts(connection)
-    rows = find_dependencies(counted, now)
+    columns = find_dependencies(counted, now)
     with warehouse.writing() as connection:
-        tables.replace(connection, "skill_dependencies", rows)
+        tables.replace_columns(connection, "skill_dependencies", columns)
         set_watermark(connection, "skill_dependencies", counted.watermark_id, now)
-    return rows
+    return columns
 
 
-def plot(rows: list[dict[str, Any]]) -> str:
+def plot(columns: dict[str, NDArray[Any]]) -> str:
     """The surest pairs with the interval of their lift, built-in tools left out."""
-    shown = [row for row in rows if "tool" not in (row["kind_a"], row["kind_b"])][:PLOTTED]
+    usual = (columns["kind_a"] != "tool") & (columns["kind_b"] != "tool")
+    shown = {name: column[usual][:PLOTTED] for name, column in columns.items()}
     return plots.ranges(
         [
-            (
-                f"{row['skill_a']} + {row['skill_b']}",
-                row["lift_low"],
-                row["lift_score"],
-                row["lift_high"],
-                f"lift {row['lift_score']:.2f}, q {row['q_value']:.3g}, "
-                f"{row['co_occurrence_count']:,} sessions",
+            (f"{a} + {b}", low, value, high, f"lift {value:.2f}, q {q:.3g}, {n:,} sessions")
+            for a, b, low, value, high, q, n in zip(
+                *(
+                    shown[name].tolist()
+                    for name in ("skill_a", "skill_b", "lift_low", "lift_score", "lift_high")
+                ),
+                *(shown[name].tolist() for name in ("q_value", "co_occurrence_count")),
+                strict=True,
             )
-            for row in shown
         ],
         0.0,
-        max((row["lift_high"] for row in shown), default=1.0),
+        float(shown["lift_high"].max(initial=0.0)) or 1.0,
     )
 
 
 @dg.asset(
-    deps=["session_skill", "pair_count", "skill_totals"],
+    deps=["skill_session_size", "pair_count", "skill_totals"],
     group_name=SLOW_GROUP,
     owners=OWNERS,
     kinds={"python", "duckdb"},
@@ -304,12 +244,12 @@ def plot(rows: list[dict[str, Any]]) -> str:
 def skill_dependencies(warehouse: Warehouse) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """One row per pair of skills that share five sessions: lift, companions, order, p and q."""
     with user_failures():
-        rows = update(warehouse, times.now().replace(tzinfo=None))
+        found = update(warehouse, times.now().replace(tzinfo=None))
     return dg.MaterializeResult(
         metadata={
-            "dagster/row_count": len(rows),
-            "significant": sum(row["significant"] for row in rows),
-            "lift_of_the_surest": dg.MetadataValue.md(plot(rows)),
+            "dagster/row_count": len(found["skill_a"]),
+            "significant": int(found["significant"].sum()),
+            "lift_of_the_surest": dg.MetadataValue.md(plot(found)),
         }
     )
 

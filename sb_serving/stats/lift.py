@@ -15,8 +15,9 @@ and of five hundred thousand alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -42,6 +43,8 @@ __all__ = [
     "count_pairs",
     "fit_null",
     "lift",
+    "lift_columns",
+    "order_columns",
     "ordered_counts",
     "ordered_pairs",
     "relationship",
@@ -292,47 +295,74 @@ def lift(
     Raises:
         ValueError: `min_count` is below 1, `q` is not in (0, 1), or `names` has another length.
     """
+    columns = lift_columns(names, counts, min_count=min_count, q=q, null=null)
+    rows = zip(*(columns[field.name].tolist() for field in fields(LiftPair)), strict=True)
+    pairs = [LiftPair(*row) for row in rows]
+    return sorted(pairs, key=lambda pair: (pair.q_value, -pair.lift, pair.a, pair.b))
+
+
+def lift_columns(
+    names: Sequence[str],
+    counts: PairCounts,
+    *,
+    min_count: int = 5,
+    q: float = 0.05,
+    null: SizeNull | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Return what `lift` does, as one array per field of `LiftPair`, and `pair`.
+
+    Args:
+        names: As for `lift`.
+        counts: As for `lift`.
+        min_count: As for `lift`.
+        q: As for `lift`.
+        null: As for `lift`.
+
+    Returns:
+        By name of the field, shape (listed,), in the order of `counts`; `pair` holds the index of
+        each listed pair there.
+
+    Raises:
+        ValueError: As for `lift`.
+    """
     _check(names, counts, min_count, q)
     frequent = np.flatnonzero(counts.skill_sessions >= min_count)
-    keep = counts.n_ab >= min_count
-    if not keep.any():
-        return []
+    pair = np.flatnonzero(counts.n_ab >= min_count)
+    if len(pair) == 0:
+        return {name: np.zeros(0) for name in ("pair", *(field.name for field in fields(LiftPair)))}
     fitted = fit_null(counts, own_slope_from=min_count) if null is None else null
-    at = tuple(np.searchsorted(frequent, skill[keep]) for skill in (counts.a, counts.b))
+    at = tuple(np.searchsorted(frequent, skill[pair]) for skill in (counts.a, counts.b))
     expected, variance = (moment[at] for moment in fitted.moments(frequent))
-    a, b = _by_name(names, counts.a[keep], counts.b[keep])
+    a, b = _by_name(names, counts.a[pair], counts.b[pair])
     n_a, n_b = (counts.skill_sessions[i].astype(np.float64) for i in (a, b))
-    n_ab = counts.n_ab[keep].astype(np.float64)
+    n_ab = counts.n_ab[pair].astype(np.float64)
     n = float(counts.n_sessions)
     p = np.maximum(
         _upper_tail(n_ab, n_a, n_b, expected, with_model_error(expected, variance)),
         _upper_tail(n_ab, n_a, n_b, n_a * n_b / n),
     )
     q_values = benjamini_hochberg(p, m=len(frequent) * (len(frequent) - 1) // 2)
-    value = n * n_ab / (n_a * n_b)
     low, high = _lift_interval(n, n_a, n_b, n_ab)
-    pairs = [
-        LiftPair(
-            a=str(names[a[i]]),
-            b=str(names[b[i]]),
-            n_sessions=counts.n_sessions,
-            n_a=int(n_a[i]),
-            n_b=int(n_b[i]),
-            n_ab=int(n_ab[i]),
-            support=float(n_ab[i] / n),
-            confidence_ab=float(n_ab[i] / n_a[i]),
-            confidence_ba=float(n_ab[i] / n_b[i]),
-            lift=float(value[i]),
-            lift_low=float(low[i]),
-            lift_high=float(high[i]),
-            expected=float(expected[i]),
-            p_value=float(p[i]),
-            q_value=float(q_values[i]),
-            significant=bool(q_values[i] <= q),
-        )
-        for i in range(len(p))
-    ]
-    return sorted(pairs, key=lambda pair: (pair.q_value, -pair.lift, pair.a, pair.b))
+    named = np.array(names, dtype=object)
+    return {
+        "pair": pair,
+        "a": named[a],
+        "b": named[b],
+        "n_sessions": np.full(len(pair), counts.n_sessions),
+        "n_a": counts.skill_sessions[a],
+        "n_b": counts.skill_sessions[b],
+        "n_ab": counts.n_ab[pair],
+        "support": n_ab / n,
+        "confidence_ab": n_ab / n_a,
+        "confidence_ba": n_ab / n_b,
+        "lift": n * n_ab / (n_a * n_b),
+        "lift_low": low,
+        "lift_high": high,
+        "expected": expected,
+        "p_value": p,
+        "q_value": q_values,
+        "significant": q_values <= q,
+    }
 
 
 def substitutes(
@@ -493,41 +523,72 @@ def ordered_counts(
     Raises:
         ValueError: `min_count` is below 1, or `q` is not in (0, 1).
     """
+    columns = order_columns(names, a, b, n_a_first, n_b_first, n_tied, min_count=min_count, q=q)
+    rows = zip(*(columns[field.name].tolist() for field in fields(OrderedPair)), strict=True)
+    pairs = [OrderedPair(*row) for row in rows]
+    return sorted(pairs, key=lambda pair: (pair.q_value, -pair.share, pair.first, pair.then))
+
+
+def order_columns(
+    names: Sequence[str],
+    a: ArrayLike,
+    b: ArrayLike,
+    n_a_first: ArrayLike,
+    n_b_first: ArrayLike,
+    n_tied: ArrayLike,
+    *,
+    min_count: int = 5,
+    q: float = 0.05,
+) -> dict[str, NDArray[Any]]:
+    """Return what `ordered_counts` does, as one array per field of `OrderedPair`, and `pair`.
+
+    Args:
+        names: As for `ordered_counts`.
+        a: As for `ordered_counts`.
+        b: As for `ordered_counts`.
+        n_a_first: As for `ordered_counts`.
+        n_b_first: As for `ordered_counts`.
+        n_tied: As for `ordered_counts`.
+        min_count: As for `ordered_counts`.
+        q: As for `ordered_counts`.
+
+    Returns:
+        By name of the field, shape (listed,), in the order of the arguments; `pair` holds the
+        index of each listed pair there.
+
+    Raises:
+        ValueError: As for `ordered_counts`.
+    """
     _check_order(min_count, q)
-    one, other = np.asarray(a, dtype=np.int64), np.asarray(b, dtype=np.int64)
     forward, backward = (np.asarray(n, dtype=np.int64) for n in (n_a_first, n_b_first))
-    keep = forward + backward >= min_count
-    if not keep.any():
-        return []
-    one, other, forward, backward = one[keep], other[keep], forward[keep], backward[keep]
+    pair = np.flatnonzero(forward + backward >= min_count)
+    one, other = (np.asarray(skill, dtype=np.int64)[pair] for skill in (a, b))
+    forward, backward = forward[pair], backward[pair]
     # The direction seen more often; by name when both are seen equally often.
     name_first, _ = _by_name(names, one, other)
     swap = (forward < backward) | ((forward == backward) & (name_first != one))
     forward, backward = np.maximum(forward, backward), np.minimum(forward, backward)
-    first, then = np.where(swap, other, one), np.where(swap, one, other)
-    ties = np.asarray(n_tied, dtype=np.int64)[keep]
+    ties = np.asarray(n_tied, dtype=np.int64)[pair]
     n = (forward + backward).astype(np.float64)
     p = _sign_test(forward, n)
     q_values = benjamini_hochberg(p)
     low, high = wilson_ends(forward, n)
-    pairs = [
-        OrderedPair(
-            first=str(names[first[i]]),
-            then=str(names[then[i]]),
-            n_both=int(n[i] + ties[i]),
-            n_forward=int(forward[i]),
-            n_backward=int(backward[i]),
-            n_tied=int(ties[i]),
-            share=float(forward[i] / n[i]),
-            share_low=float(low[i]),
-            share_high=float(high[i]),
-            p_value=float(p[i]),
-            q_value=float(q_values[i]),
-            significant=bool(q_values[i] <= q),
-        )
-        for i in range(len(n))
-    ]
-    return sorted(pairs, key=lambda pair: (pair.q_value, -pair.share, pair.first, pair.then))
+    named = np.array(names, dtype=object)
+    return {
+        "pair": pair,
+        "first": named[np.where(swap, other, one)],
+        "then": named[np.where(swap, one, other)],
+        "n_both": forward + backward + ties,
+        "n_forward": forward,
+        "n_backward": backward,
+        "n_tied": ties,
+        "share": forward / n,
+        "share_low": low,
+        "share_high": high,
+        "p_value": p,
+        "q_value": q_values,
+        "significant": q_values <= q,
+    }
 
 
 def _check_order(min_count: int, q: float) -> None:

@@ -133,7 +133,7 @@ class Daily:
         first = int(days.min()) if len(days) else 0
         shape = (len(names), int(days.max()) - first + 1 if len(days) else 0)
         cell = row * shape[1] + (days - first)
-        if len(np.unique(cell)) != len(cell):
+        if np.bincount(cell).max(initial=0) > 1:
             raise ValueError("more than one row for a skill and day")
 
         def spread(name: str, values: ArrayLike) -> Floats:
@@ -645,7 +645,8 @@ def _tail_bounds(weights: Floats, centre: Floats, sd: Floats) -> tuple[Floats, F
             before, at = at, np.where(inside, better, (low + high) / 2.0)
             if (np.abs(at - before) <= enough).all():
                 break
-        return at
+        found: Floats = at
+        return found
 
     return quantile(0.025), quantile(0.975)
 

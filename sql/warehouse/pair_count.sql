@@ -1,7 +1,7 @@
 -- Grain of pair_count: one row per pair of skills, a < b, that at least one session holds both of.
 -- n  such sessions.
--- What new_session_skill adds to it, before these rows are in session_skill: each new skill of a
--- session with those that it held, and with its other new ones.
+-- What new_session_skill adds to it: each new skill of a session with those that it held, and with
+-- its other new ones.
 
 select a, b, count(*) as n
 from (
@@ -9,7 +9,7 @@ from (
         case when o.skill < n.skill then o.skill else n.skill end as a,
         case when o.skill < n.skill then n.skill else o.skill end as b
     from new_session_skill n
-    join session_skill o on o.session = n.session
+    join held o on o.session = n.session
     union all
     select x.skill as a, y.skill as b
     from new_session_skill x

@@ -136,6 +136,7 @@ create table if not exists user_key (user_number INTEGER, user_id VARCHAR);
 
 -- See the files of these names.
 create table if not exists session_skill (session INTEGER, skill INTEGER);
+create table if not exists skill_session_size (skill INTEGER, size INTEGER, n BIGINT);
 create table if not exists user_skill (user_number INTEGER, skill INTEGER, decided BOOLEAN);
 create table if not exists pair_count (a INTEGER, b INTEGER, n BIGINT);
 

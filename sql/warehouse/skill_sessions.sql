@@ -1,15 +1,16 @@
--- Grain: one row per skill_name, in the order of the names; the sessions that hold it.
--- skill     its number, of its main kind (skill_kinds); a second kind of the name is left out.
+-- Grain: one row per skill that a session holds, by name and kind: how many sessions do.
 -- log_size  sum over these sessions of the natural log of the number of skills that they hold.
+-- chosen    kind is the name's main one (skill_kinds); a second kind is counted, but not listed.
 
-select k.skill, k.skill_name, k.kind, count(*) as n, sum(z.log_size) as log_size
-from session_skill s
-join chosen_skills k on k.skill = s.skill
-join (
-    select s.session, ln(count(*)) as log_size
-    from session_skill s
-    join chosen_skills k on k.skill = s.skill
-    group by s.session
-) z on z.session = s.session
-group by k.skill, k.skill_name, k.kind
-order by k.skill_name
+select
+    k.skill,
+    k.skill_name,
+    k.kind,
+    c.skill is not null as chosen,
+    cast(sum(z.n) as BIGINT) as n,
+    sum(z.n * ln(z.size)) as log_size
+from skill_session_size z
+join skill_key k on k.skill = z.skill
+left join chosen_skills c on c.skill = k.skill
+group by k.skill, k.skill_name, k.kind, c.skill
+order by k.skill_name, k.kind
