@@ -22,6 +22,7 @@ COMMANDS = {
     "up": ("sb_pipelines.commands.up", "Ingest, materialize, serve, with the Dagster UI."),
     "ingest": ("sb_pipelines.commands.ingest", "Read an assistant's logs into skills.db."),
     "record": ("sb_pipelines.commands.record", "Record one invocation."),
+    "expect": ("sb_pipelines.commands.expect", "Say which skills you expect to go together."),
     "refresh": ("sb_pipelines.commands.refresh", "Materialize and publish now."),
     "serve": ("sb_pipelines.commands.serve", "Serve the feed, Prometheus and MCP over HTTP."),
     "mcp": ("sb_pipelines.commands.mcp", "Serve MCP over stdin and stdout."),

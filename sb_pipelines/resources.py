@@ -124,6 +124,18 @@ class SkillsDb(dg.ConfigurableResource):  # type: ignore[type-arg]
         with self._connection() as connection:
             return pruning.pruned_days(connection)
 
+    def has(self, name: str) -> bool:
+        """Whether there is a table of that name.
+
+        Raises:
+            SbError: No such file, or it is not an event store.
+        """
+        with self._connection() as connection:
+            found = connection.execute(
+                "select 1 from sqlite_master where type = 'table' and name = ?", (name,)
+            )
+            return found.fetchone() is not None
+
     def table(self, name: str, columns: list[str]) -> list[tuple[Any, ...]]:
         """All rows of a small table.
 

@@ -216,11 +216,34 @@ class Dependency(Row):
     order_q_value: float | None = Field(description="Corrected for all pairs.")
 
 
+class ExpectedPair(Row):
+    """A skill that somebody expects to go with the one that was asked about, and what was found."""
+
+    skill_b: str = Field(description="The other skill (b).")
+    expected_lift: float | None = Field(description="The lift that is expected; null for any.")
+    verdict: str = Field(
+        description="found: more often together than explained, q_value at most .05; not_found: not"
+        " so, and the whole interval lies below expected_lift (1.5 where that is null);"
+        " not_enough_data: neither."
+    )
+    n_sessions: int = Field(description="All sessions.")
+    n_a: int = Field(description="Sessions that hold a.")
+    n_b: int = Field(description="Sessions that hold b.")
+    co_occurrence_count: int = Field(description="Sessions that hold both.")
+    lift_score: float | None = Field(description="Measured; null where a or b is in no session.")
+    lift_low: float | None = Field(description="95 % interval, lower bound.")
+    lift_high: float | None = Field(description="95 % interval, upper bound.")
+    q_value: float | None = Field(description="Null with fewer than five sessions with both.")
+
+
 class SkillDependencies(Answer):
     """What goes with a skill."""
 
     skill_name: str
     dependencies: tuple[Dependency, ...] = Field(description="Least q_value first, then lift.")
+    expected: tuple[ExpectedPair, ...] = Field(
+        description="Pairs that somebody expects (`sb expect`), of any kind and lift, by name."
+    )
     kind: str = Field(description="Kind that was asked for; 'default' is all but tool.")
     pairs: int = Field(description="Skills of any kind that share five sessions with it.")
     hidden_pairs: int = Field(description="Those of other kinds.")

@@ -133,3 +133,42 @@ def test_recording_loads_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_expected_pairs_are_written_listed_and_removed(capsys: pytest.CaptureFixture[str]) -> None:
+    """The order of the two names is no matter; a second time changes the lift."""
+    as_json(capsys, "record", "commit", "--session", "s")
+    assert as_json(capsys, "expect") == []
+    first = as_json(capsys, "expect", "ruff-check", "black-format", "--lift", "3.5")
+    assert (first["skill_a"], first["skill_b"]) == ("black-format", "ruff-check")
+    as_json(capsys, "expect", "black-format", "ruff-check", "--lift", "2")
+    as_json(capsys, "expect", "git-push", "git-commit")
+    listed = as_json(capsys, "expect")
+    assert [(row["skill_a"], row["skill_b"], row["lift"]) for row in listed] == [
+        ("black-format", "ruff-check", 2.0),
+        ("git-commit", "git-push", None),
+    ]
+    assert sb(capsys, "expect")[1] == "black-format + ruff-check, lift 2\ngit-commit + git-push\n"
+    assert as_json(capsys, "expect", "git-push", "git-commit", "--remove")["removed"] is True
+    assert len(as_json(capsys, "expect")) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("a", "a"), "both 'a'"),
+        (("a", " "), "not empty"),
+        (("a", "b", "--lift", "1"), "lift = 1 is not above 1"),
+        (("a", "b", "--lift", "nan"), "lift = nan"),
+        (("a", "b", "--remove"), "a + b is not expected"),
+        (("a",), "name two skills"),
+        (("--lift", "2"), "name two skills"),
+        (("a", "b", "--remove", "--lift", "2"), "--remove takes no --lift"),
+    ],
+)
+def test_a_pair_that_cannot_be_expected_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], words: str
+) -> None:
+    as_json(capsys, "record", "commit", "--session", "s")
+    code, _, err = sb(capsys, "expect", *arguments)
+    assert (code, words in err) == (2, True), err

@@ -31,6 +31,7 @@ BASE = {
     "skill_session_size": ("series", {"duckdb"}, "warehouse", ["events"]),
     "pair_count": ("series", {"duckdb"}, "warehouse", ["events"]),
     "skill_categories": ("ingest", {"duckdb"}, "warehouse", ["skills_db", "events"]),
+    "expected_dependencies": ("ingest", {"duckdb"}, "warehouse", ["skills_db", "events"]),
     "skill_community_baselines": (
         "results",
         {"python", "duckdb"},
@@ -41,7 +42,7 @@ BASE = {
         "models",
         {"python", "duckdb"},
         "warehouse",
-        ["skill_session_size", "pair_count", "skill_totals"],
+        ["skill_session_size", "pair_count", "skill_totals", "expected_dependencies"],
     ),
     "skill_clusters": (
         "models",

@@ -23,6 +23,7 @@ from sb_serving.stats.fdr import benjamini_hochberg
 from sb_serving.stats.intervals import wilson
 from sb_serving.stats.lift import (
     LiftPair,
+    compare_expected,
     lift,
     ordered_pairs,
     relationship,
@@ -415,3 +416,45 @@ def test_the_worked_example_of_the_documentation() -> None:
     result = doctest.testfile(str(page), module_relative=False)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+# --- expected pairs
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected_lift", "significant", "verdict"),
+    [
+        ((1_000, 100, 100, 40), 3.5, True, "found"),
+        ((1_000, 100, 100, 10), 3.5, False, "not_found"),
+        ((1_000, 100, 100, 10), None, False, "not_enough_data"),
+        ((100_000, 10_000, 10_000, 1_000), None, False, "not_found"),
+        ((1_000, 100, 100, 0), None, False, "not_found"),
+        ((1_000, 3, 4, 0), 3.5, False, "not_enough_data"),
+        ((1_000, 0, 100, 0), 3.5, False, "not_enough_data"),
+        ((0, 0, 0, 0), None, False, "not_enough_data"),
+    ],
+)
+def test_an_expected_pair_is_found_or_not_or_cannot_be_told(
+    counts: tuple[int, int, int, int],
+    expected_lift: float | None,
+    significant: bool,
+    verdict: str,
+) -> None:
+    """Ten joint sessions where ten are independent: a lift of 1 (0.55 to 1.8), below 3.5."""
+    found = compare_expected(*counts, expected_lift=expected_lift, significant=significant)
+    assert found.verdict == verdict
+    n, n_a, n_b, n_ab = counts
+    if not n_a or not n_b:
+        assert (found.lift, found.low, found.high) == (None, None, None)
+        return
+    assert found.lift == pytest.approx(n * n_ab / (n_a * n_b))
+    assert found.low is not None
+    assert found.high is not None
+    assert found.low <= found.lift < found.high
+
+
+def test_a_pair_that_never_met_has_the_largest_share_over_the_least_base() -> None:
+    """None of the rarer skill's three sessions: Wilson's upper end is z2 / (3 + z2)."""
+    z2 = 1.959963984540054**2
+    found = compare_expected(1_000, 3, 500, 0, expected_lift=None, significant=False)
+    assert found.high == pytest.approx(z2 / (3 + z2) / wilson(500, 1_000)[0])

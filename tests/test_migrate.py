@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from sb_pipelines import cli
 from sb_serving.errors import SbError
-from sb_serving.store import FileOffset, Store, backups, migrate, restore
+from sb_serving.store import FileOffset, Store, backups, expected, migrate, restore
 from sb_serving.store.connection import connect, connect_readonly
 from tests import session_buddy_builder as builder
 from tests.builders import SESSION_BUDDY_INSERT, invocation, new_store
@@ -648,3 +648,14 @@ def test_the_commands_bring_a_file_up_down_and_back(tmp_path: Path) -> None:
 def test_killed_migrations_leave_one_version_or_the_next() -> None:
     """Four rounds of `tests/chaos/chaos_migrate.py`."""
     assert len(chaos_migrate.run(4, seed=int.from_bytes(os.urandom(4), "big"))) == 4
+
+
+def test_expected_pairs_outlive_a_way_down_and_up(tmp_path: Path) -> None:
+    """They are of no version: no script makes or drops their table."""
+    with new_store(tmp_path) as store:
+        expected.write(store, "ruff-check", "black-format", 3.5)
+        for steps in (1, 4):
+            migrate.down(store.connection, store.path, steps=steps)
+            migrate.up(store.connection, store.path)
+        (row,) = expected.listed(store.connection)
+    assert (row.skill_a, row.skill_b, row.lift) == ("black-format", "ruff-check", 3.5)

@@ -208,7 +208,7 @@ def test_a_skill_of_four_users_is_hidden_once_there_are_others(tmp_path: Path) -
 
 
 def test_dependencies_are_those_of_the_events_themselves(place: Path) -> None:
-    found = dependencies.update(at(place), NAIVE)
+    found, _ = dependencies.update(at(place), NAIVE)
     store = Events.from_store(place / "skills.db")
     pairs = analyze.analyze("lift", store, {})["pairs"]
     assert len(found["skill_a"]) == len(pairs) > 50
@@ -390,7 +390,8 @@ def test_without_data_every_table_is_computed_and_empty(tmp_path: Path) -> None:
     assert trends.update(warehouse, NAIVE) == []
     with warehouse.writing() as connection:
         assert baselines.update(connection, NAIVE) == baselines.Updated([], 0)
-    assert len(dependencies.update(warehouse, NAIVE)["skill_a"]) == 0
+    columns, expected = dependencies.update(warehouse, NAIVE)
+    assert (len(columns["skill_a"]), expected) == (0, [])
     found = clusters.update(warehouse, NAIVE)
     assert found is not None
     assert found.clusters == ()

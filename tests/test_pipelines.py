@@ -27,7 +27,7 @@ from sb_serving.errors import SbError
 from sb_serving.events import Invocation
 from sb_serving.settings import Settings
 from sb_serving.snapshot import SnapshotHolder
-from sb_serving.store import Store
+from sb_serving.store import Store, expected
 from tests.builders import SESSION_BUDDY_INSERT, invocation
 
 SERIES = dg.AssetKey("skill_time_series")
@@ -261,11 +261,17 @@ def test_experiments_and_taxonomy_are_published_whole(config: Settings) -> None:
         "skill_categories": [(1, "git", None, None, "vcs", "then")],
         "skill_category_mapping": [("commit", 1, 1.0, "then")],
         "skill_modalities": [("commit", "text", None, "diff", False, "then")],
+        "expected_dependencies": [],
     }
     with closing(sqlite3.connect(config.skills_db)) as connection:
         connection.execute("delete from skill_modalities")
         connection.commit()
+    with Store.open(config.skills_db) as store:
+        expected.write(store, "b", "a", 2.0)
     refresh(config)
+    assert snapshot_rows(config, "select skill_a, skill_b, lift from expected_dependencies") == [
+        ("a", "b", 2.0)
+    ]
     assert snapshot_rows(config, "from skill_modalities") == []
 
 

@@ -191,6 +191,35 @@ def test_what_min_lift_and_kind_leave_out_is_counted(live: Live) -> None:
     assert "kind='all' shows them" in default.message
 
 
+def test_expected_pairs_stand_beside_what_was_measured(tmp_path: Path) -> None:
+    """`plan` and `write` share ten of twenty sessions, `plan` and `other` none."""
+    recorded = [
+        invocation(3 * i + n, skill_name=skill, session_id=f"s{i}")
+        for i in range(20)
+        for n, skill in enumerate(("plan", "write") if i < 10 else ("other",))
+    ]
+    warehouse = refreshed(tmp_path, recorded)
+    with warehouse.writing() as connection:
+        for a, b, lift in (("plan", "write", 1.8), ("other", "plan", None), ("plan", "x", 3.5)):
+            connection.execute(
+                "insert into expected_dependencies values (?, ?, ?, 'then')", [a, b, lift]
+            )
+    compute(warehouse)
+    answer = skill_dependencies(published(tmp_path), "plan")
+    other, write, unused = answer.expected
+    assert (other.skill_b, write.skill_b, unused.skill_b) == ("other", "write", "x")
+    assert (write.n_sessions, write.n_a, write.n_b, write.co_occurrence_count) == (20, 10, 10, 10)
+    (measured,) = answer.dependencies
+    assert (write.lift_score, write.lift_low) == (measured.lift_score, measured.lift_low)
+    assert (write.lift_high, write.q_value) == (measured.lift_high, measured.q_value)
+    assert write.verdict == ("found" if measured.significant else "not_enough_data")
+    assert (other.lift_score, other.lift_low, other.verdict) == (0.0, 0.0, "not_found")
+    assert (unused.lift_score, unused.n_b, unused.verdict) == (None, 0, "not_enough_data")
+    assert "Expected with it: other not found (lift 0.00" in answer.message
+    assert "x not enough data." in answer.message
+    assert skill_dependencies(published(tmp_path), "x").expected[0].skill_b == "plan"
+
+
 def test_a_skill_without_companions_says_so(live: Live) -> None:
     answer = skill_dependencies(live, "alone")
     assert (answer.dependencies, answer.pairs) == ((), 0)

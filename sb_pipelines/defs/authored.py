@@ -1,7 +1,8 @@
-"""The authored tables: experiments and taxonomy, which people write, copied whole in each run.
+"""The authored tables, which people write: experiments, taxonomy, expected pairs.
 
-They are small, and their truth is `skills.db`; the copy lets the other assets join them and serving
-read them. What they mean for an experiment's verdict is not decided here.
+They are small, and their truth is `skills.db`: each run copies them whole, so that the other assets
+can join them and serving can read them. What they mean for an experiment's verdict is not decided
+here.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +21,11 @@ AUTHORED = {
     "skill_categories": "The taxonomy's categories.",
     "skill_category_mapping": "Which skill is in which category.",
     "skill_modalities": "What a skill reads and writes, and whether a human must look at it.",
+    "expected_dependencies": "Pairs of skills that somebody expects to go together.",
 }
+
+MADE_LATER = ("expected_dependencies",)
+"""Those that the first row makes: without the table there are none."""
 
 
 def copy(connection: duckdb.DuckDBPyConnection, skills: SkillsDb) -> dict[str, int]:
@@ -36,10 +41,9 @@ def copy(connection: duckdb.DuckDBPyConnection, skills: SkillsDb) -> dict[str, i
     for table in AUTHORED:
         described = connection.execute(f"describe {table}").fetchall()
         fits = [_FITTING[str(column[1])] for column in described]
-        rows = [
-            [fit(value) for fit, value in zip(fits, row, strict=True)]
-            for row in skills.table(table, [str(column[0]) for column in described])
-        ]
+        there = table not in MADE_LATER or skills.has(table)
+        found = skills.table(table, [str(column[0]) for column in described]) if there else []
+        rows = [[fit(value) for fit, value in zip(fits, row, strict=True)] for row in found]
         connection.execute(f"delete from {table}")  # noqa: S608
         appender = connection.appender(table)
         appender.append_rows(rows)

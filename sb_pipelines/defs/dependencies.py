@@ -195,21 +195,94 @@ def _texts(values: Iterable[str]) -> NDArray[Any]:
     return np.array(list(values), dtype=object)
 
 
-def update(warehouse: Warehouse, now: datetime) -> dict[str, NDArray[Any]]:
-    """Compute the table anew; its columns, the surest pair first.
+def update(
+    warehouse: Warehouse, now: datetime
+) -> tuple[dict[str, NDArray[Any]], list[dict[str, Any]]]:
+    """Compute the table anew, and compare it with the pairs that are expected.
 
     Args:
         warehouse: Closed while the pairs are tested, so that others may write it.
         now: When, naive UTC.
+
+    Returns:
+        The table's columns, the surest pair first; and the rows of `expected_found`.
     """
     with warehouse.writing() as connection:
         sets.fold_order(connection)
         counted = read_counts(connection)
+        expected = connection.execute(sql.load("warehouse/expected_counts.sql")).fetchall()
     columns = find_dependencies(counted, now)
+    compared = compare_expected(expected, counted.pairs.n_sessions, columns, now)
     with warehouse.writing() as connection:
+        tables.replace(connection, "expected_found", compared)
         tables.replace_columns(connection, "skill_dependencies", columns)
         set_watermark(connection, "skill_dependencies", counted.watermark_id, now)
-    return columns
+    return columns, compared
+
+
+def compare_expected(
+    expected: list[tuple[str, str, float | None, int, int, int]],
+    n_sessions: int,
+    columns: dict[str, NDArray[Any]],
+    now: datetime,
+) -> list[dict[str, Any]]:
+    """The rows of `expected_found`.
+
+    Args:
+        expected: Pairs with their counts, from `expected_counts.sql`.
+        n_sessions: All sessions.
+        columns: From `find_dependencies`.
+        now: When, naive UTC.
+    """
+    from sb_serving.stats import lift
+
+    listed = zip(columns["skill_a"], columns["skill_b"], strict=True)
+    place = {pair: i for i, pair in enumerate(listed)}
+    rows = []
+    for a, b, expected_lift, n_a, n_b, n_ab in expected:
+        at = place.get((a, b))
+        found = lift.compare_expected(
+            *(n_sessions, n_a, n_b, n_ab),
+            expected_lift=expected_lift,
+            significant=at is not None and bool(columns["significant"][at]),
+        )
+        rows.append(
+            {
+                "skill_a": a,
+                "skill_b": b,
+                "expected_lift": expected_lift,
+                "verdict": found.verdict,
+                "n_sessions": n_sessions,
+                "n_a": n_a,
+                "n_b": n_b,
+                "co_occurrence_count": n_ab,
+                "lift_score": found.lift,
+                "lift_low": found.low,
+                "lift_high": found.high,
+                "q_value": None if at is None else float(columns["q_value"][at]),
+                "last_updated": now,
+            }
+        )
+    return rows
+
+
+def expected_table(rows: list[dict[str, Any]]) -> str:
+    """Expected pairs beside what was measured, as a Markdown table."""
+    lines = [
+        "| pair | expected lift | lift | sessions with both | verdict |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        named = "any" if row["expected_lift"] is None else f"{row['expected_lift']:g}"
+        measured = "no session"
+        if row["lift_score"] is not None:
+            measured = "{lift_score:.2f} ({lift_low:.2f} to {lift_high:.2f})".format(**row)
+        lines.append(
+            f"| {row['skill_a']} + {row['skill_b']} | {named} | {measured}"
+            f" | {row['co_occurrence_count']:,} of {row['n_a']:,} and {row['n_b']:,}"
+            f" | {row['verdict'].replace('_', ' ')} |"
+        )
+    return "\n".join(lines) if rows else "Nobody expects a pair; `sb expect` writes one."
 
 
 def plot(columns: dict[str, NDArray[Any]]) -> str:
@@ -234,7 +307,7 @@ def plot(columns: dict[str, NDArray[Any]]) -> str:
 
 
 @dg.asset(
-    deps=["skill_session_size", "pair_count", "skill_totals"],
+    deps=["skill_session_size", "pair_count", "skill_totals", "expected_dependencies"],
     group_name=SLOW_GROUP,
     owners=OWNERS,
     kinds={"python", "duckdb"},
@@ -244,11 +317,12 @@ def plot(columns: dict[str, NDArray[Any]]) -> str:
 def skill_dependencies(warehouse: Warehouse) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """One row per pair of skills that share five sessions: lift, companions, order, p and q."""
     with user_failures():
-        found = update(warehouse, times.now().replace(tzinfo=None))
+        found, expected = update(warehouse, times.now().replace(tzinfo=None))
     return dg.MaterializeResult(
         metadata={
             "dagster/row_count": len(found["skill_a"]),
             "significant": int(found["significant"].sum()),
+            "expected_pairs": dg.MetadataValue.md(expected_table(expected)),
             "lift_of_the_surest": dg.MetadataValue.md(plot(found)),
         }
     )

@@ -45,7 +45,7 @@ PUBLISHED = (
 """Tables of the warehouse that go out, each an asset of the same name. Never `events`: its rows are
 most of the warehouse, and serving reads recent ones from the event store itself."""
 
-ALSO = ("watermarks", "arrays", "skill_anomaly_factors")
+ALSO = ("watermarks", "arrays", "skill_anomaly_factors", "expected_found")
 """Tables without an asset of their own that go out too."""
 
 PLOT_DAYS = 60

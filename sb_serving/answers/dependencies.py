@@ -12,7 +12,7 @@ from sb_serving.answers.arguments import (
     checked_number,
 )
 from sb_serving.answers.published import kind_words, published, unknown_skill
-from sb_serving.models import Dependency, SkillDependencies
+from sb_serving.models import Dependency, ExpectedPair, SkillDependencies
 
 if TYPE_CHECKING:
     from sb_serving.live import Live
@@ -47,7 +47,10 @@ def skill_dependencies(
     with published(live, "skill_dependencies", command=COMMAND) as table:
         found = table.rows("skill_dependencies", {"skill_name": skill_name})
         known = {name for name, *_ in table.snapshot.totals}
-        if not found and skill_name not in known:
+        expected = tuple(
+            ExpectedPair(**row) for row in table.rows("expected_found", {"skill_name": skill_name})
+        )
+        if not found and not expected and skill_name not in known:
             raise unknown_skill(table.snapshot, skill_name, "")
         asked = [row for row in found if _is_of_kind(row["kind"], kind)]
         strong = [row for row in asked if row["lift_score"] >= min_lift]
@@ -56,9 +59,11 @@ def skill_dependencies(
         return SkillDependencies(
             timestamp=table.computed_at,
             message=_message(skill_name, found, asked, strong, min_lift, kind)
-            + (f" {omitted} more are left out by limit." if omitted else ""),
+            + (f" {omitted} more are left out by limit." if omitted else "")
+            + _expected_words(expected),
             skill_name=skill_name,
             dependencies=shown,
+            expected=expected,
             kind=kind or "default",
             pairs=len(found),
             hidden_pairs=len(found) - len(asked),
@@ -67,12 +72,25 @@ def skill_dependencies(
             omitted=omitted,
             computed_at=table.computed_at,
             source=table.source(
-                ("skill_dependencies",),
+                ("skill_dependencies", "expected_found"),
                 "sql/answers/skill_dependencies.sql",
+                "sql/answers/expected_found.sql",
                 "stats.lift.lift",
                 "stats.lift.ordered_counts",
             ),
         )
+
+
+def _expected_words(expected: tuple[ExpectedPair, ...]) -> str:
+    if not expected:
+        return ""
+    parts = []
+    for pair in expected:
+        text = f"{pair.skill_b} {pair.verdict.replace('_', ' ')}"
+        if pair.lift_score is not None:
+            text += f" (lift {pair.lift_score:.2f}, {pair.lift_low:.2f} to {pair.lift_high:.2f})"
+        parts.append(text)
+    return f" Expected with it: {'; '.join(parts)}."
 
 
 def _is_of_kind(found: str, kind: str | None) -> bool:

@@ -35,11 +35,14 @@ from sb_serving.stats.session_null import (
 )
 
 __all__ = [
+    "EXPECTED_LIFT",
+    "Compared",
     "LiftPair",
     "OrderedPair",
     "PairCounts",
     "SizeNull",
     "Substitute",
+    "compare_expected",
     "count_pairs",
     "fit_null",
     "lift",
@@ -52,6 +55,9 @@ __all__ = [
     "substitutes",
     "wilson_ends",
 ]
+
+EXPECTED_LIFT = 1.5
+"""What an expected pair without a number has to exceed: V4's `moderate`."""
 
 _Z95 = NormalDist().inv_cdf(0.975)
 
@@ -99,6 +105,24 @@ class LiftPair:
     p_value: float
     q_value: float
     significant: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """An expected pair beside what was measured.
+
+    Attributes:
+        lift: N * n_ab / (n_a * n_b); None where a skill is in no session.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        verdict: `found` (together more often than chance and session sizes explain), `not_found`
+            (it was not, and the whole interval lies below the expected lift) or `not_enough_data`.
+    """
+
+    lift: float | None
+    low: float | None
+    high: float | None
+    verdict: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +387,46 @@ def lift_columns(
         "q_value": q_values,
         "significant": q_values <= q,
     }
+
+
+def compare_expected(
+    n_sessions: int,
+    n_a: int,
+    n_b: int,
+    n_ab: int,
+    *,
+    expected_lift: float | None,
+    significant: bool,
+) -> Compared:
+    """Compare one pair that somebody expects to go together with what was measured.
+
+    Args:
+        n_sessions: N, all sessions.
+        n_a: Sessions with one skill, 0 or more.
+        n_b: Sessions with the other one.
+        n_ab: Sessions with both.
+        expected_lift: The lift that is expected; None for `EXPECTED_LIFT`.
+        significant: Whether `lift` found the pair.
+
+    Returns:
+        Lift, its interval and the verdict. That a pair was found says nothing of its strength: the
+        expected lift may still lie outside the interval.
+    """
+    if n_a == 0 or n_b == 0:
+        return Compared(None, None, None, "not_enough_data")
+    value = n_sessions * n_ab / (n_a * n_b)
+    if n_ab:
+        margins = (np.array([float(n)]) for n in (n_a, n_b, n_ab))
+        low, high = (float(end[0]) for end in _lift_interval(float(n_sessions), *margins))
+    else:
+        # The log scale has no centre at 0: the largest share over the least base.
+        rarer, other = min(n_a, n_b), max(n_a, n_b)
+        low = 0.0
+        high = float(wilson_ends(0, rarer)[1] / wilson_ends(other, n_sessions)[0])
+    if significant:
+        return Compared(value, low, high, "found")
+    least = EXPECTED_LIFT if expected_lift is None else expected_lift
+    return Compared(value, low, high, "not_found" if high < least else "not_enough_data")
 
 
 def substitutes(

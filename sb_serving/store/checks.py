@@ -44,9 +44,9 @@ def checked(invocation: Invocation, *, latest: str | None = None) -> Invocation:
     Raises:
         SbError: A field is wrong; names it, its value and what is allowed.
     """
-    _check_name("skill_name", invocation.skill_name)
-    _check_name("session_id", invocation.session_id)
-    _check_name("source", invocation.source)
+    check_name("skill_name", invocation.skill_name)
+    check_name("session_id", invocation.session_id)
+    check_name("source", invocation.source)
     _check_choice("outcome", invocation.outcome, OUTCOMES)
     _check_choice("kind", invocation.kind, KINDS)
     if invocation.workflow_phase is not None:
@@ -83,11 +83,11 @@ def without_wrong_extras(invocation: Invocation) -> tuple[Invocation, list[str]]
 
 def _check_optional(invocation: Invocation) -> None:
     if invocation.event_id is not None:
-        _check_name("event_id", invocation.event_id)
+        check_name("event_id", invocation.event_id)
     if invocation.error_type is not None:
         if invocation.outcome == "completed":
             raise SbError(f"error_type = {invocation.error_type!r} on a completed run")
-        _check_name("error_type", invocation.error_type)
+        check_name("error_type", invocation.error_type)
     if invocation.user_id != "" and not _is_hash(invocation.user_id):
         raise _not_hashed("user_id", invocation.user_id)
     if invocation.project_id and not _is_hash(invocation.project_id):
@@ -131,7 +131,8 @@ def _check_text(field: str, value: object) -> None:
         raise SbError(f"{field} = {value!r} contains a control character")
 
 
-def _check_name(field: str, value: object) -> None:
+def check_name(field: str, value: object) -> None:
+    """Refuse what is no name: not a text, empty, too long, or with control characters."""
     if isinstance(value, str) and _NAME.match(value):
         return
     if not isinstance(value, str) or not value.strip():
@@ -183,7 +184,7 @@ def _check_count(field: str, value: object) -> None:
 
 _EXTRAS = {
     "duration_seconds": _check_duration,
-    "error_type": _check_name,
+    "error_type": check_name,
     "rating": _check_rating,
     "workflow_path": _check_text,
     "workflow_phase": _check_phase,

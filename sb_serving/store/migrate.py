@@ -102,7 +102,7 @@ def _status(connection: sqlite3.Connection, path: Path) -> Status:
     tables = _names(connection, "table")
     known = {migration.stem: migration for migration in migrations()}
     if "skill_migrations" not in tables:
-        if tables - {"sqlite_sequence"}:
+        if tables - {"sqlite_sequence", "expected_dependencies"}:
             raise SbError(
                 f"{path} is an SQLite database of another kind (tables: "
                 f"{', '.join(sorted(tables)[:5])})",

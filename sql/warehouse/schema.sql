@@ -265,6 +265,14 @@ create table if not exists skill_modalities (
     created_at VARCHAR
 );
 
+-- Not V4's: pairs of skills that somebody expects to go together, see store/expected_dependencies.sql.
+create table if not exists expected_dependencies (
+    skill_a VARCHAR,
+    skill_b VARCHAR,
+    lift DOUBLE,
+    created_at VARCHAR
+);
+
 -- One row per anomaly that was ever found; rows are changed, never deleted. A window of 1 to 24 hours
 -- in which a skill left its expectation, or the days since a completion rate fell.
 -- n               decided runs, runs, or runs with a duration in the window.
@@ -413,6 +421,27 @@ create table if not exists skill_dependencies (
     order_high DOUBLE,
     order_p_value DOUBLE,
     order_q_value DOUBLE,
+    last_updated TIMESTAMP
+);
+
+-- One row per pair of expected_dependencies, compared with what was measured; computed with
+-- skill_dependencies, whose columns these are. Counts may be 0; without a session of one of the skills
+-- lift_score and its interval are NULL. q_value: of a pair in skill_dependencies, else NULL.
+-- verdict  'found' (more often together than explained, q_value at most .05), 'not_found' (the whole
+--          interval lies below expected_lift, or 1.5 where none was named), 'not_enough_data'.
+create table if not exists expected_found (
+    skill_a VARCHAR,
+    skill_b VARCHAR,
+    expected_lift DOUBLE,
+    verdict VARCHAR,
+    n_sessions BIGINT,
+    n_a BIGINT,
+    n_b BIGINT,
+    co_occurrence_count BIGINT,
+    lift_score DOUBLE,
+    lift_low DOUBLE,
+    lift_high DOUBLE,
+    q_value DOUBLE,
     last_updated TIMESTAMP
 );
 
