@@ -105,7 +105,7 @@ def test_skill_names_with_commas_do_not_make_two_groups_share_a_name() -> None:
     """V4 has a unique index on the names of clusters."""
     labels = np.array([0, 0, 1])
     similarity = np.array([[0, 2.0, 0], [2.0, 0, 0], [0, 0, 0]])
-    members, _ = clusters_module._describe(["a", "b", "a, b"], labels, similarity, None)
+    members, _ = clusters_module._describe(["a", "b", "a, b"], labels, similarity, None, 0)
     assert [member.cluster_name for member in members] == ["a, b", "a, b", "a, b (2)"]
     assert members[2].membership_score == 0
 

@@ -367,6 +367,14 @@ def test_clusters_keep_their_ids_and_their_day(tmp_path: Path) -> None:
         "update skill_clusters set cluster_name = 'one'",
     ):
         assert not spoil(tmp_path, clusters.clusters_are_possible, statement), statement
+    with warehouse.writing() as connection:
+        for table in clusters.TABLES:
+            connection.execute(f"delete from {table} where cluster_id = {after['u']}")
+        connection.execute("update watermarks set id = 0 where name = 'skill_clusters'")
+    clusters.update(warehouse, NAIVE + timedelta(days=8))
+    again = {row["skill_name"]: row["cluster_id"] for row in rows(tmp_path, MEMBERS)}
+    assert again["a"] == before["a"]
+    assert again["u"] > after["u"]  # the id of a group that was gone is not given again
 
 
 MEMBERS = "select skill_name, cluster_id, membership_score from skill_cluster_membership"

@@ -42,6 +42,9 @@ NEWS = 0.01
 """Share of new invocations from which the groups are formed anew. They take seconds whatever the
 news, and resampling the sessions moves them more than so few can; `stability` says how much."""
 
+LAST_ID = "last_cluster_id"
+"""The watermark that keeps the highest id ever given: a group that is gone leaves its id unused."""
+
 Ints = NDArray[np.int64]
 
 
@@ -56,6 +59,7 @@ class Sessions:
         session: A number per session, shape (rows,); of a random part where there are very many.
         skill: Number of the skill, shape (rows,).
         previous: Group of each skill in the last run.
+        last_id: The highest id that a group ever had.
         created: When each group of the last run was first seen.
         watermark_id: Every invocation up to this id is in.
     """
@@ -66,6 +70,7 @@ class Sessions:
     session: Ints
     skill: Ints
     previous: dict[str, int]
+    last_id: int
     created: dict[int, datetime]
     watermark_id: int
 
@@ -106,6 +111,7 @@ def read_sessions(connection: duckdb.DuckDBPyConnection, most: int, seed: int = 
                 "select skill_name, cluster_id from skill_cluster_membership order by skill_name"
             ).fetchall()
         ),
+        last_id=watermark(connection, LAST_ID)[0],
         created=dict(
             connection.execute("select cluster_id, created_at from skill_clusters").fetchall()
         ),
@@ -133,13 +139,19 @@ def update(warehouse: Warehouse, now: datetime) -> Clustering | None:
             return None
         sessions = read_sessions(connection, method.MAX_SESSIONS)
     found = method.cluster_skills(
-        sessions.names, sessions.session, sessions.skill, previous=sessions.previous
+        sessions.names,
+        sessions.session,
+        sessions.skill,
+        previous=sessions.previous,
+        last_id=sessions.last_id,
     )
+    last_id = max([sessions.last_id, *(member.cluster_id for member in found.clusters)])
     with warehouse.writing() as connection:
         tables.replace(connection, "skill_clusters", _clusters(found, sessions, now))
         tables.replace(connection, "skill_cluster_membership", _members(found, sessions, now))
         for table in TABLES:
             set_watermark(connection, table, sessions.watermark_id, now)
+        set_watermark(connection, LAST_ID, last_id, now)
     return found
 
 

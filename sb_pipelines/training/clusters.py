@@ -135,6 +135,7 @@ def cluster_skills(
     k: int | None = None,
     min_count: int = 5,
     previous: Mapping[str, int] | None = None,
+    last_id: int = 0,
     seed: int = 0,
 ) -> Clustering:
     """Group skills by the sessions they share.
@@ -146,6 +147,7 @@ def cluster_skills(
         k: Number of groups; default: chosen, 1 included.
         min_count: Sessions that a skill needs to be grouped, at least 1.
         previous: Group of each skill in the last run, so that a group which lives on keeps its id.
+        last_id: The highest id ever given; new groups get higher ones.
         seed: Of resampling and shuffling; the same rows and seed give the same answer.
 
     Returns:
@@ -172,7 +174,7 @@ def cluster_skills(
         sizes = np.bincount(labels)
         stability = _stability(model, labels, rng) if len(sizes) > 1 else None
         group_names = [str(names[i]) for i in model.skills]
-        members, ids = _describe(group_names, labels, similarity, previous)
+        members, ids = _describe(group_names, labels, similarity, previous, last_id)
         centroids = _centroids(similarity, labels, ids)
     return Clustering(
         clusters=members,
@@ -375,6 +377,7 @@ def _describe(
     labels: Ints,
     similarity: Floats,
     previous: Mapping[str, int] | None,
+    last_id: int,
 ) -> tuple[tuple[ClusterMember, ...], list[int]]:
     """Return the members, named and scored, and the id of each label."""
     same = labels[:, None] == labels[None, :]
@@ -387,7 +390,8 @@ def _describe(
         first_name.setdefault(group, name)
     size = np.bincount(labels)
     order = sorted(first_name, key=lambda group: (-size[group], first_name[group]))
-    ids = match_ids(previous or {}, dict(zip(names, labels.tolist(), strict=True)), order)
+    current = dict(zip(names, labels.tolist(), strict=True))
+    ids = match_ids(previous or {}, current, order, last_id=last_id)
     titles: dict[int, str] = {}
     for group in order:
         typical = np.flatnonzero(labels == group).tolist()

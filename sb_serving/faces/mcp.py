@@ -71,6 +71,13 @@ READ_ONLY = ToolAnnotations(
     read_only_hint=True, destructive_hint=False, idempotent_hint=True, open_world_hint=False
 )
 
+SkillName = Annotated[str, Field(description="As the assistant writes it.")]
+Limit = Annotated[int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most rows to list.")]
+Kind = Annotated[
+    arguments.Kind | None,
+    Field(description="Only skills of this kind; null leaves out built-in tools, 'all' nothing."),
+]
+
 
 class Tools:
     """The tools: one method each.
@@ -98,16 +105,11 @@ class Tools:
 
     def get_real_time_metrics(
         self,
-        limit: Annotated[
-            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most skills to list.")
-        ] = 10,
+        limit: Limit = 10,
         time_window_hours: Annotated[
             float, Field(gt=0, le=arguments.MAX_HOURS, description="Hours back from now.")
         ] = 1.0,
-        kind: Annotated[
-            arguments.Kind | None,
-            Field(description="Only this kind; null leaves out built-in tools, 'all' nothing."),
-        ] = None,
+        kind: Kind = None,
     ) -> RealTimeMetrics:
         """The skills used most in the last hours: counts by outcome, completion rate, durations.
 
@@ -117,8 +119,11 @@ class Tools:
 
     def get_skill_trend(
         self,
-        skill_name: Annotated[str, Field(description="As the assistant writes it.")],
-        days: Annotated[trend.Days, Field(description="Length of the window.")] = 7,
+        skill_name: SkillName,
+        days: Annotated[
+            trend.Days,
+            Field(description="Length of the window: 7, 14, 30 or 90 days, no other."),
+        ] = 7,
         metric: Annotated[trend.Metric, Field(description="What to look at.")] = "completion_rate",
     ) -> SkillTrend:
         """Whether a skill gets better or worse: fitted line with interval, p and q.
@@ -142,9 +147,7 @@ class Tools:
             float,
             Field(gt=0, le=arguments.MAX_HOURS, description="Hours back, for those that are over."),
         ] = 24.0,
-        limit: Annotated[
-            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most anomalies to list.")
-        ] = 20,
+        limit: Limit = 20,
     ) -> Anomalies:
         """What is out of the ordinary: completion, volume, duration, since when, with p and q.
 
@@ -155,7 +158,7 @@ class Tools:
 
     def explain_anomaly(
         self,
-        skill_name: Annotated[str, Field(description="As the assistant writes it.")],
+        skill_name: SkillName,
         anomaly_id: Annotated[
             int | None,
             Field(
@@ -174,13 +177,8 @@ class Tools:
 
     def get_community_baselines(
         self,
-        limit: Annotated[
-            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most skills to list.")
-        ] = 20,
-        kind: Annotated[
-            arguments.Kind | None,
-            Field(description="Only this kind; null leaves out built-in tools, 'all' nothing."),
-        ] = None,
+        limit: Limit = 20,
+        kind: Kind = None,
     ) -> CommunityBaselines:
         """How good skills usually are among all users: shrunk completion rate, duration, phase.
 
@@ -191,17 +189,12 @@ class Tools:
 
     def get_skill_dependencies(
         self,
-        skill_name: Annotated[str, Field(description="As the assistant writes it.")],
-        limit: Annotated[
-            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most skills to list.")
-        ] = 10,
+        skill_name: SkillName,
+        limit: Limit = 10,
         min_lift: Annotated[
             float, Field(ge=0, le=dependencies.MAX_LIFT, description="Least lift to list.")
         ] = 1.5,
-        kind: Annotated[
-            arguments.Kind | None,
-            Field(description="Kind of the others; null leaves out built-in tools, 'all' nothing."),
-        ] = None,
+        kind: Kind = None,
     ) -> SkillDependencies:
         """What is used together with a skill, and what follows it: lift, shares of sessions, order.
 
@@ -212,9 +205,7 @@ class Tools:
 
     def get_skill_clusters(
         self,
-        limit: Annotated[
-            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most groups to list.")
-        ] = 20,
+        limit: Limit = 20,
         members: Annotated[
             int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most members to list of each.")
         ] = 10,
@@ -266,9 +257,7 @@ class Tools:
     def get_collaborative_recommendations(
         self,
         user_id: Annotated[str, Field(min_length=1, description="User name or its hash.")],
-        limit: Annotated[
-            int, Field(ge=1, le=arguments.MAX_LIMIT, description="Most skills to list.")
-        ] = 5,
+        limit: Limit = 5,
     ) -> CollaborativeRecommendations:
         """Skills that would suit a user and that the user has not used, each with its reason.
 

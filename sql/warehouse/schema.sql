@@ -9,7 +9,7 @@ create table if not exists warehouse_version (version INTEGER);
 -- How far a table has come: every row of skills.db up to id is in it. Written in the transaction
 -- of the rows it covers. at = the latest invoked_at among them, NULL while there is none.
 -- A result table has a row of its own name once it was computed, at = when; without one, an empty
--- table is not "nothing found" but not computed yet.
+-- table is not "nothing found" but not computed yet. last_cluster_id: the highest cluster_id ever given.
 create table if not exists watermarks (
     name VARCHAR PRIMARY KEY,
     id BIGINT,
