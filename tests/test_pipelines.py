@@ -584,6 +584,7 @@ def test_the_audit_finds_a_row_that_grew_wrong(
         "skill_totals": (True, 0),
         "pair_count": (True, 0),
         "predictor_totals": (True, 0),
+        "skill_dependencies": (True, 0),
     }
 
 
