@@ -242,6 +242,14 @@ def test_the_regression_says_what_the_skills_rate_says_until_runs_contradict_it(
     assert many[1] < -0.5
 
 
+def test_few_runs_leave_the_usual_strength_of_shrinking(history: features.History) -> None:
+    few, many = (fit._strength(history, np.arange(n)) for n in (20, len(history)))
+    assert 10.0 < few < 40.0
+    assert 1.0 < many < 200.0
+    unlike = replace(history, completed=history.skill % 2 == 0)
+    assert fit._strength(unlike, np.arange(len(history))) < 3.0
+
+
 def test_reliability_holds_every_prediction_once() -> None:
     p = np.array([0.2] * 50 + [0.9] * 49 + [0.95])
     table = evaluate.reliability(p > 0.5, p)

@@ -61,6 +61,8 @@ LOOSE = 0.17
 that, per standard deviation of its column, with this standard deviation. Hundreds of runs move it
 little, a hundred thousand freely; held more loosely, what holds for a few days is carried on to
 days that contradict it."""
+USUAL_STRENGTH = 20.0
+"""Runs that the rate of all skills is worth before the skills are looked at."""
 BLOCK_TREES = 30
 """Enough to judge by: more make a forest a little better, not another one."""
 SHUFFLED_RUNS = 1_000
@@ -293,11 +295,17 @@ def _spread(runs: NDArray[np.intp], most: int) -> NDArray[np.intp]:
 
 
 def _strength(history: History, runs: NDArray[np.intp]) -> float:
-    """How many runs the rate of all skills is worth beside a skill's own."""
+    """How many runs the rate of all skills is worth beside a skill's own.
+
+    Beforehand as many as for the other rates, log-normal, a factor of e either way: a few dozen
+    skills with a few failures each leave it open, and their sessions make skills look more unlike
+    than they are.
+    """
     skill = history.skill[runs]
     community = baseline.fit(np.bincount(skill, history.completed[runs]), np.bincount(skill))
-    fitted = np.exp(community.weight @ np.log(community.strength))
-    return float(np.clip(fitted, 1.0, 1_000.0))
+    strength = np.log(community.strength)
+    weight = community.weight * np.exp(-((strength - np.log(USUAL_STRENGTH)) ** 2) / 2.0)
+    return float(np.clip(np.exp(weight @ strength / weight.sum()), 1.0, 1_000.0))
 
 
 def _walk(history: History, taught: NDArray[np.intp], gap: int, seed: int) -> list[_Block]:
