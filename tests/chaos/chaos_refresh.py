@@ -1,7 +1,8 @@
 """Kills a refresh in each of its steps: the last snapshot serves, and the next refresh heals.
 
-`python -m tests.chaos.chaos_refresh 10` kills every step ten times, at random moments, and prints
-what was met; names of steps after the number choose among them.
+`python -m tests.chaos.chaos_refresh 10` kills every step ten times, those of the job `models` too,
+at random moments between its first look at the warehouse and its last, and prints how many kills
+came before the step ended; names of steps after the number choose among them.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from unittest.mock import patch
 
 import dagster as dg
+import duckdb
 
 from sb_pipelines.definitions import build
 from sb_pipelines.defs import audit
@@ -65,17 +68,21 @@ def run(
     met = {}
     with tempfile.TemporaryDirectory() as name:
         before = prepared(Path(name, "before"))
-        undisturbed = shutil.copytree(before.home, Path(name, "undisturbed"))
+        undisturbed = _settings(shutil.copytree(before.home, Path(name, "undisturbed")))
         targets = only or [step for step, _ in steps(before)]
-        seconds = _materialize(_settings(undisturbed), targets)
+        seconds = _materialize(undisturbed, targets)
         for step in targets:
             met[step] = 0
             for number in range(rounds):
                 home = Path(name, f"{step}-{number}")
                 shutil.copytree(before.home, home)
-                met[step] += _round(_settings(home), step, draw.uniform(0, 1.1 * seconds[step]))
+                moment = draw.uniform(0, seconds[step])
+                met[step] += _round(_settings(home), step, moment, undisturbed)
                 shutil.rmtree(home)
-            tell(f"{step:26} {met[step]} of {rounds} killed before its end; all healed")
+            tell(
+                f"{step:26} {met[step]} of {rounds} killed inside its {seconds[step]:.2f} s;"
+                " all healed"
+            )
     return met
 
 
@@ -167,11 +174,11 @@ def prepared(home: Path) -> Settings:
     return settings
 
 
-def _round(settings: Settings, step: str, seconds: float) -> bool:
+def _round(settings: Settings, step: str, seconds: float, undisturbed: Settings) -> bool:
     victim = Victim("tests.chaos.chaos_refresh", ["--victim", str(settings.home), step])
     victim.ready()
     victim.begin()
-    victim.ready()  # the steps before are done, and this one begins
+    victim.ready()  # the steps before are done, and this one opens the warehouse
     pause(seconds)
     in_time = "done" not in victim.kill()
     holder = SnapshotHolder(settings.snapshots)
@@ -182,7 +189,24 @@ def _round(settings: Settings, step: str, seconds: float) -> bool:
     holder.close()
     refresh(settings)
     look(settings, OLD + NEW)
+    keys = dict(steps(settings))[step]
+    if is_slow(settings, keys[0]):
+        _materialize(settings, [step])
+        results = [key.to_user_string() for key in keys]
+        assert result_rows(settings, results) == result_rows(undisturbed, results)
     return in_time
+
+
+def is_slow(settings: Settings, key: dg.AssetKey) -> bool:
+    """Whether an asset belongs to the job `models`, which a refresh leaves out."""
+    return build(settings).resolve_asset_graph().get(key).group_name == SLOW_GROUP
+
+
+def result_rows(settings: Settings, tables: Sequence[str]) -> dict[str, int]:
+    """How many rows the warehouse has of each table, where there is one."""
+    with Warehouse(database=str(settings.warehouse)).reading() as connection:
+        there = {name for (name,) in connection.execute("show tables").fetchall()}
+        return {name: len(connection.table(name)) for name in tables if name in there}
 
 
 def look(settings: Settings, rows: int) -> None:
@@ -243,10 +267,10 @@ def _materialize(
     Args:
         settings: Which files.
         targets: Steps that must run.
-        begins: Told each step before it begins.
+        begins: Told each step when it opens the warehouse.
 
     Returns:
-        How many seconds each step took.
+        How many seconds passed in each step until it had closed the warehouse for the last time.
     """
     built = build(settings)
     graph = built.resolve_asset_graph()
@@ -257,19 +281,41 @@ def _materialize(
         for step, keys in steps(settings):
             if graph.get(keys[0]).group_name == SLOW_GROUP and step not in targets:
                 continue
-            begins(step)
-            begun = time.perf_counter()
             partitioned = graph.get(keys[0]).partitions_def is not None
-            job.execute_in_process(
-                instance=instance,
-                asset_selection=keys,
-                partition_key=daily(settings).get_last_partition_key() if partitioned else None,
-                run_config=quiet,
-            )
-            seconds[step] = time.perf_counter() - begun
+            with _watched(functools.partial(begins, step)) as at_work:
+                job.execute_in_process(
+                    instance=instance,
+                    asset_selection=keys,
+                    partition_key=daily(settings).get_last_partition_key() if partitioned else None,
+                    run_config=quiet,
+                )
+            seconds[step] = at_work[-1] - at_work[0]
             if set(targets) <= seconds.keys():
                 break
     return seconds
+
+
+@contextmanager
+def _watched(begins: Callable[[], object]) -> Iterator[list[float]]:
+    """Tell when the warehouse is first opened: before that a step is Dagster's.
+
+    Yields:
+        Moments at which it was opened and closed.
+    """
+    moments: list[float] = []
+    real = Warehouse.get_connection
+
+    @contextmanager
+    def told(self: Warehouse, **how: bool) -> Iterator[duckdb.DuckDBPyConnection]:
+        if not moments:
+            begins()
+        moments.append(time.perf_counter())
+        with real(self, **how) as connection:
+            yield connection
+        moments.append(time.perf_counter())
+
+    with patch.object(Warehouse, "get_connection", told):
+        yield moments
 
 
 if __name__ == "__main__":
