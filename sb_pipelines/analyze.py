@@ -109,6 +109,8 @@ class Events:
                 f"{path} ends in {path.suffix or 'nothing'!r}",
                 fix=f"Give a file that ends in {', '.join(readers)}.",
             )
+        if path.suffix == ".csv" and path.stat().st_size == 0:
+            raise SbError(f"{path} is empty", fix="Its first line names the columns.")
         try:
             readers[path.suffix]().create_view("file")
         except duckdb.Error as error:
@@ -211,7 +213,10 @@ def _read_json(connection: duckdb.DuckDBPyConnection, path: Path) -> duckdb.Duck
     # A column may first appear far down the file, so all of it is looked at; then its values are
     # read as text, like those of a CSV file, whatever they look like there.
     found = connection.read_json(str(path), format="newline_delimited", sample_size=-1)
-    text: dict[str, Any] = dict.fromkeys(found.columns, "VARCHAR")
+    names = found.columns
+    if names == ["json"] and not found.limit(1).fetchall():
+        names = [*EXPECTED, "session_id", "user_id"]  # no line, no event: nothing is missing
+    text: dict[str, Any] = dict.fromkeys(names, "VARCHAR")
     return connection.read_json(str(path), format="newline_delimited", columns=text)
 
 

@@ -236,14 +236,15 @@ def test_an_outage_is_an_anomaly(outage: Path) -> None:
 # --- files
 
 
-@pytest.mark.parametrize("operation", ["trends", "baselines", "lift"])
+@pytest.mark.parametrize("operation", ["anomalies", "clusters", "trends", "baselines", "lift"])
 def test_form_and_order_of_the_file_do_not_matter(
     tmp_path: Path, rows: list[Row], file: Path, operation: str
 ) -> None:
-    expected = run(file, operation)
-    assert run(write(tmp_path / "e.csv", rows), operation) == expected
+    needed = FIELDS[operation][2]
+    expected = run(file, operation, **needed)
+    assert run(write(tmp_path / "e.csv", rows), operation, **needed) == expected
     backwards = write(tmp_path / "e.ndjson", rows[::-1])
-    assert json.dumps(run(backwards, operation)) == json.dumps(expected)
+    assert json.dumps(run(backwards, operation, **needed)) == json.dumps(expected)
 
 
 def test_skills_db_gives_what_the_file_gives(tmp_path: Path, rows: list[Row], file: Path) -> None:
@@ -300,10 +301,14 @@ def test_nan_is_an_unknown_duration(tmp_path: Path) -> None:
     assert (found["n"], found["trend"]) == (1, "insufficient_data")
 
 
+HEADER = "skill_name,invoked_at,session_id,user_id,completed,duration_seconds\n"
+
+
+@pytest.mark.parametrize(("name", "text"), [("e.csv", HEADER), ("e.ndjson", ""), ("e.jsonl", "\n")])
 @pytest.mark.parametrize("operation", FIELDS)
-def test_no_events_is_an_empty_answer(tmp_path: Path, operation: str) -> None:
-    path = tmp_path / "e.csv"
-    path.write_text("skill_name,invoked_at,session_id,user_id,completed,duration_seconds\n")
+def test_no_events_is_an_empty_answer(tmp_path: Path, operation: str, name: str, text: str) -> None:
+    path = tmp_path / name
+    path.write_text(text)
     key = FIELDS[operation][0]
     answer = run(path, operation, **NEEDED.get(operation, {}))
     assert not any(answer[key].values() if operation == "recommend" else answer[key])
@@ -315,6 +320,19 @@ def test_one_event_is_not_enough_and_no_error(tmp_path: Path, operation: str) ->
     row |= {"user_id": "u"}
     path = write(tmp_path / "e.ndjson", [row | {"completed": True, "duration_seconds": 1}])
     json.dumps(run(path, operation, **NEEDED.get(operation, {})), allow_nan=False)
+
+
+@pytest.mark.parametrize("keep", ["2026-10-06 2026-10-07", "2026-09-01 2026-10-08"])
+@pytest.mark.parametrize("operation", FIELDS)
+def test_two_days_and_a_gap_of_weeks_are_no_error(
+    tmp_path: Path, rows: list[Row], operation: str, keep: str
+) -> None:
+    some = [row for row in rows if row["invoked_at"][:10] in keep.split()]
+    assert some
+    answer = run(write(tmp_path / "e.ndjson", some), operation, **NEEDED.get(operation, {}))
+    json.dumps(answer, allow_nan=False)
+    if operation == "anomalies":
+        assert answer["anomalies"] == []
 
 
 # --- refusals
@@ -405,6 +423,7 @@ def test_a_bad_parameter_is_named(
         ("none.csv", None, "there is no file"),
         ("e.xlsx", "x", "ends in '.xlsx'"),
         ("e.parquet", "x", "cannot be read"),
+        ("e.csv", "", "is empty"),
         ("e.ndjson", '{"skill_name": "s"}\nnonsense\n', "cannot be read"),
     ],
 )
