@@ -199,7 +199,7 @@ EXPECTED = {
     "outcome": f"none of {', '.join(OUTCOMES)}",
     "completed": "neither true nor false",
     "kind": f"none of {', '.join(KINDS)}",
-    "duration_seconds": "no number of seconds from 0 to ten years",
+    "duration_seconds": "no number of seconds from 0 to 1e12",
 }
 
 

@@ -377,7 +377,25 @@ def test_a_bad_value_is_named(tmp_path: Path, column: str, value: object) -> Non
         run(path, "trends")
 
 
-@pytest.mark.parametrize("value", ["-1", "inf", "long"])
+def test_a_series_of_other_values_may_stand_for_the_duration(tmp_path: Path) -> None:
+    """Bytes written by a disk were refused: more than ten years."""
+    written = 5e8 * np.random.default_rng(3).lognormal(0.0, 0.3, 48 * 30)
+    written[1_300] = 1e11
+    rows = [
+        {
+            "skill_name": "disk",
+            "invoked_at": (START + timedelta(minutes=30 * step)).isoformat(),
+            "duration_seconds": value,
+        }
+        for step, value in enumerate(written.tolist())
+    ]
+    path = write(tmp_path / "e.csv", rows)
+    found = run(path, "anomalies", score_from="2026-09-15", metrics=["duration"])["anomalies"]
+    assert [row["anomaly_type"] for row in found] == ["spike"]
+    assert found[0]["window_start"].startswith("2026-09-28T02")
+
+
+@pytest.mark.parametrize("value", ["-1", "inf", "long", "1e13"])
 def test_a_bad_duration_is_named(tmp_path: Path, value: str) -> None:
     path = tmp_path / "e.csv"
     path.write_text(f"skill_name,invoked_at,duration_seconds\ns,2026-09-01,{value}\n")

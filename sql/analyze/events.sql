@@ -8,7 +8,8 @@
 --                   no_result.
 -- ended_at          NULL where unknown.
 -- agent, agent_version, model  '' where unknown, like workflow_phase.
--- duration_seconds  NULL, unknown, unless it is a number from 0 to ten years, the recorder's bounds.
+-- duration_seconds  NULL, unknown, unless it is a number from 0 to 1e12: a file may hold any measured
+--                   value in its place, only not so much that no date could be its end.
 
 select
     coalesce(cast(event_id as VARCHAR), cast(row_number() over () as VARCHAR)) as event_id,
@@ -27,7 +28,7 @@ select
         end
     ) as outcome,
     case
-        when try_cast(cast(duration_seconds as VARCHAR) as DOUBLE) between 0 and 315360000
+        when try_cast(cast(duration_seconds as VARCHAR) as DOUBLE) between 0 and 1e12
             then try_cast(cast(duration_seconds as VARCHAR) as DOUBLE)
     end as duration_seconds,
     cast(try_cast(cast(ended_at as VARCHAR) as TIMESTAMPTZ) as TIMESTAMP) as ended_at,

@@ -40,14 +40,14 @@ select
             duration_seconds is not null
             and not coalesce(
                 isnan(try_cast(cast(duration_seconds as VARCHAR) as DOUBLE))
-                or try_cast(cast(duration_seconds as VARCHAR) as DOUBLE) between 0 and 315360000,
+                or try_cast(cast(duration_seconds as VARCHAR) as DOUBLE) between 0 and 1e12,
                 false
             )
         ),
         'example': min(cast(duration_seconds as VARCHAR)) filter (
             not coalesce(
                 isnan(try_cast(cast(duration_seconds as VARCHAR) as DOUBLE))
-                or try_cast(cast(duration_seconds as VARCHAR) as DOUBLE) between 0 and 315360000,
+                or try_cast(cast(duration_seconds as VARCHAR) as DOUBLE) between 0 and 1e12,
                 false
             )
         )
