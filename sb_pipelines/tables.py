@@ -63,7 +63,7 @@ def insert(
         if row.keys() != rows[0].keys():
             raise KeyError(f"rows of {table} differ in columns: {row.keys() ^ rows[0].keys()}")
     names = rows[0].keys() if rows else _kinds(connection, table)
-    return replace_columns(connection, table, {name: [row[name] for row in rows] for name in names})
+    return _insert_columns(connection, table, {name: [row[name] for row in rows] for name in names})
 
 
 def replace_columns(
@@ -86,12 +86,20 @@ def replace_columns(
         KeyError: A column is missing.
         ValueError: The table has no such column.
     """
+    connection.execute(f"delete from {table}")  # noqa: S608 (names of our own schema)
+    return _insert_columns(connection, table, columns)
+
+
+def _insert_columns(
+    connection: duckdb.DuckDBPyConnection,
+    table: str,
+    columns: Mapping[str, Sequence[Any] | NDArray[Any]],
+) -> int:
     kinds = _kinds(connection, table)
     if unknown := columns.keys() - kinds.keys():
         raise ValueError(f"{table} has no column {', '.join(sorted(unknown))}")
     new_rows = {name: _column(columns[name], kind) for name, kind in kinds.items()}
     rows = len(next(iter(new_rows.values())))
-    connection.execute(f"delete from {table}")  # noqa: S608 (names of our own schema)
     if rows:
         listed = ", ".join(f'"{name}"' for name in kinds)
         connection.execute(

@@ -22,7 +22,6 @@ from sb_pipelines import cli, pruning
 from sb_pipelines.definitions import build
 from sb_pipelines.defs import (
     audit,
-    dependencies,
     events,
     predictor_totals,
     publish,
@@ -101,7 +100,7 @@ def catch_up(config: Settings, *, full: bool = False) -> str:
         time_series.fold_totals(connection)
         predictor_totals.fold_totals(connection)
         sets.fold_sets(connection)
-        dependencies.fold_order(connection)
+        sets.fold_order(connection)
     publish.publish(warehouse, snapshots, NOWHERE, NOWHERE)
     with warehouse.writing() as connection, Store.open(config.skills_db) as store:
         write_back.write_back(connection, store, times.now())
