@@ -1,8 +1,9 @@
-"""What every test shares: an `SB_HOME` of its own, and skips that name the missing program."""
+"""What every test shares: an `SB_HOME` of its own, signals, skips that name the missing program."""
 
 from __future__ import annotations
 
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ def sb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home.mkdir()
     monkeypatch.setenv("SB_HOME", str(home))
     return home
+
+
+def pytest_configure() -> None:
+    """Undo what a shell does to programs in the background: they ignore Ctrl-C.
+
+    The programs that tests start would inherit it, and Dagster, which puts the handler of Ctrl-C
+    back on SIGTERM too, would make them deaf to both.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,17 @@ def test_a_training_is_due_when_enough_is_new(place: Place) -> None:
             found = predictor.is_due(connection, now)
             connection.execute("update model_registry set watermark_id = 3000")
         assert found is due, (taught, now)
+
+
+def test_copies_of_killed_trainings_do_not_stay(tmp_path: Path) -> None:
+    """They stood in the system's temporary folder, the events of all history each time."""
+    old, running = tmp_path / ".training-old", tmp_path / ".training-running"
+    for folder in (old, running):
+        folder.mkdir()
+        (folder / "events.parquet").write_bytes(b"x")
+    os.utime(old, (0, 0))
+    predictor.remove_leftovers(tmp_path)
+    assert (old.exists(), running.exists()) == (False, True)
 
 
 def test_too_few_runs_are_published_as_not_enough_data(tmp_path: Path) -> None:

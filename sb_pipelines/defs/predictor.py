@@ -8,7 +8,9 @@ of the numbers in `docs/statistics/predict.md`.
 from __future__ import annotations
 
 import json
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -40,6 +42,9 @@ DUE_SHARE = 0.02
 DUE_AFTER = timedelta(days=1)
 """... when anything is and the last one is as old as this: reading all history for an hour of news
 would teach nothing."""
+COPY = ".training-"
+"""Start of the name of the folder that holds the copy of the events."""
+DAY_SECONDS = 86_400.0
 KEPT_VERSIONS = 100
 """Rows of `model_registry` that stay."""
 
@@ -65,6 +70,13 @@ def is_due(connection: duckdb.DuckDBPyConnection, now: datetime) -> bool:
     return bool(new > 0 and (new >= DUE_SHARE * known or now - trained_at >= DUE_AFTER))
 
 
+def remove_leftovers(home: Path) -> None:
+    """Remove copies that a killed training left; a day old, no training reads them any more."""
+    for folder in home.glob(f"{COPY}*"):
+        if time.time() - folder.stat().st_mtime > DAY_SECONDS:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def train(warehouse: Warehouse, now: datetime) -> fit.Learned | None:
     """Train on a copy and store what came out; the warehouse is free meanwhile.
 
@@ -75,7 +87,10 @@ def train(warehouse: Warehouse, now: datetime) -> fit.Learned | None:
     Returns:
         What was learned; None where no training was due.
     """
-    with tempfile.TemporaryDirectory(prefix="sb-training-") as folder:
+    # Beside the warehouse: its disk has room for such a copy, and its folder is nobody else's.
+    home = Path(warehouse.database).parent
+    remove_leftovers(home)
+    with tempfile.TemporaryDirectory(prefix=COPY, dir=home) as folder:
         copy = Path(folder) / "events.parquet"
         with warehouse.reading() as connection:
             if not is_due(connection, now):

@@ -6,12 +6,15 @@ meaning `docs/statistics/trends.md`.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
+from itertools import product
 
 import dagster as dg
 import duckdb
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from sb_pipelines import plots, tables
 from sb_pipelines.defs.automation import SLOW_GROUP
@@ -91,18 +94,17 @@ def find_trends(days: Days, until: datetime) -> list[trend.Trend]:
         days: From `read_days`.
         until: The same moment.
     """
-    return [
-        one
-        for metric in trend.METRICS
-        for window in trend.WINDOWS
-        for one in trend.scan(
-            days.daily,
-            end=int(np.datetime64(until, "D").astype(np.int64)),
-            days=window,
-            metric=metric,
-            end_share=days.end_share,
-        )
-    ]
+    end = int(np.datetime64(until, "D").astype(np.int64))
+
+    def scan(asked: tuple[trend.Metric, int]) -> list[trend.Trend]:
+        metric, window = asked
+        return trend.scan(days.daily, end=end, days=window, metric=metric, end_share=days.end_share)
+
+    # Arithmetic on arrays, for which Python's lock is let go; the arrays are small, so that more
+    # threads of the linear algebra would only wait.
+    with threadpool_limits(limits=1), ThreadPoolExecutor(max_workers=2) as pool:
+        found = pool.map(scan, product(trend.METRICS, trend.WINDOWS))
+        return [one for trends in found for one in trends]
 
 
 def update(warehouse: Warehouse, now: datetime) -> list[trend.Trend]:
