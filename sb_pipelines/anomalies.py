@@ -192,7 +192,7 @@ def _read_hours(
         sql.load("warehouse/anomaly_hours.sql"), {"start": moment(start), "end": moment(end)}
     ).fetchnumpy()
     rows = {name: np.ma.getdata(column) for name, column in found.items()}
-    listed = rows.pop("skill_name").astype(str)
+    listed = rows.pop("skill_name")
     first = np.append(True, listed[1:] != listed[:-1])[: len(listed)]  # they come sorted
     names, skill = listed[first].tolist(), np.cumsum(first) - 1
     return names, Hours.of(names, skill, end, **rows)

@@ -257,9 +257,8 @@ def _way(past: Past, now: Sums, shift: Floats, dispersion: Floats, family: Famil
     tried = _count_p(now, shift, wide, family)
     if family is not COUNT:
         return tried
-    past_tried = _count_p(
-        past.sums, np.zeros(1), wide[past.skill, 0], family, scored=past.sums.valid
-    )
+    spikes = past.sums.valid & (past.sums.residual > 0)  # drops need no such care
+    past_tried = _count_p(past.sums, np.zeros(1), wide[past.skill, 0], family, scored=spikes)
     return _calibrated(now, tried, past, past_tried)
 
 

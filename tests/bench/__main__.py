@@ -1,6 +1,7 @@
 """`make bench`: runs the measurements one after another and writes `docs/performance.md`.
 
-python -m tests.bench                     everything but growth, at one million invocations
+python -m tests.bench                     everything but growth: analytics at ten million
+                                          invocations, the rest at one
 python -m tests.bench store pipeline      some of it; the page keeps the other sections
 python -m tests.bench growth              1, 10 and 30 million invocations; half an hour
 """

@@ -1,6 +1,6 @@
 """Speed of the result tables of the skills: all of them from scratch, and after one more hour.
 
-`python -m tests.bench.bench_analytics [ROWS] [FOLDER]` prints the table, one million rows by
+`python -m tests.bench.bench_analytics [ROWS] [FOLDER]` prints the table, ten million rows by
 default; a FOLDER is kept, and a warehouse that is in it already is used again. Rows are the demo's,
 200 skills and 50,000 users, put into the warehouse's `events` directly: reading `skills.db` is
 `pipeline`'s part, as are series and totals.
@@ -49,7 +49,7 @@ COLUMNS = (
 )
 
 
-def run(scale: int = 1_000_000, folder: Path | None = None) -> list[Row]:
+def run(scale: int = 10_000_000, folder: Path | None = None) -> list[Row]:
     """Measure in a process of its own, whose memory is the analytics' alone.
 
     Args:
@@ -199,5 +199,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(measure(Path(sys.argv[2]))))
     else:
-        scale = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
+        scale = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000
         print(markdown(run(scale, Path(sys.argv[2]) if len(sys.argv) > 2 else None)))
