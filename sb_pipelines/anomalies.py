@@ -91,7 +91,7 @@ def search(connection: duckdb.DuckDBPyConnection, now: datetime) -> Searched:
     end = _hour(now)
     known, _ = watermark(connection, "events")
     score_from, fresh_from = _search_from(connection, end)
-    _set_watermarks(connection, known, moment(end))
+    _set_watermarks(connection, known, end)
     if fresh_from >= end:
         # No hour has ended and no event came for one that had: the last search still holds.
         return _searched(connection, end, end)
@@ -135,12 +135,17 @@ def search(connection: duckdb.DuckDBPyConnection, now: datetime) -> Searched:
     return _searched(connection, score_from, end, todo)
 
 
-def _set_watermarks(connection: duckdb.DuckDBPyConnection, known: int, end: datetime) -> None:
+def _set_watermarks(connection: duckdb.DuckDBPyConnection, known: int, end: int) -> None:
     """Note what this search has seen, and whether it looked far back."""
-    set_watermark(connection, "skill_anomalies", known, end)
-    _, looked_far = watermark(connection, FAR_SEARCH)
-    if looked_far is None or looked_far.date() < end.date():
-        set_watermark(connection, FAR_SEARCH, known, end)
+    set_watermark(connection, "skill_anomalies", known, moment(end))
+    if _far_after(connection, end) is not None:
+        set_watermark(connection, FAR_SEARCH, known, moment(end))
+
+
+def _far_after(connection: duckdb.DuckDBPyConnection, end: int) -> int | None:
+    """The id after which events may lie far back, in a day's first search; None in the others."""
+    after, looked = watermark(connection, FAR_SEARCH)
+    return after if looked is None or looked.date() < moment(end).date() else None
 
 
 def _searched(
@@ -172,15 +177,14 @@ def _search_from(connection: duckdb.DuckDBPyConnection, end: int) -> tuple[int, 
     after, until = watermark(connection, "skill_anomalies")
     if until is None:
         return earliest, earliest
-    far_after, looked_far = watermark(connection, FAR_SEARCH)
-    far = looked_far is None or _hour(looked_far) // 24 < end // 24
+    far_after = _far_after(connection, end)
     (first,) = one_row(
         connection,
         sql.load("warehouse/anomaly_first_touched.sql"),
-        {"after": far_after if far else after},
+        {"after": after if far_after is None else far_after},
     )
     fresh = _hour(until) if first is None else min(_hour(until), _hour(first))
-    if not far:
+    if far_after is None:
         fresh = max(fresh, usual)
     return max(min(usual, fresh // 24 * 24), earliest), fresh
 
